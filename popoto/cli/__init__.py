@@ -1,0 +1,1 @@
+"""The command line of popoto; the extra `cli` brings what it needs."""

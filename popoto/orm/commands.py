@@ -1,0 +1,355 @@
+"""An operation is a value: a `Command`. The sync API runs it, the async API awaits it, a pipeline queues it.
+
+Commands that follow from replies (slices, hops) are written once as a generator that yields commands and is sent their
+results; `drive` and `adrive` run it.
+
+redis-py's own retries are off, for they repeat a command whose reply was cut. Here each command says what may be done
+when the connection breaks: a read is repeated; a write carries a token, under which the server keeps its reply for a
+minute, so that a repeat is answered and not done again; what can neither be repeated nor recognised raises
+UnknownOutcomeError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import redis.exceptions
+from redis.client import Pipeline
+
+from popoto import redis_db
+from popoto.exceptions import ModelException, QueryException, UnknownOutcomeError
+from popoto.orm import keys
+from popoto.orm.scripts import Script, evalsha_or_source
+
+T = TypeVar("T")
+Steps = Generator["Command[Any] | list[Command[Any]]", Any, T]
+
+_PAUSES_S = (0.0, 0.05, 0.2, 0.5, 1.0)  # before each repeat; together far below the minute that a token lives
+_BROKEN = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
+
+_ERRORS: dict[str, type[Exception]] = {
+    "UNIQUE": ModelException,
+    "EXISTS": ModelException,
+    "MISSING": ModelException,
+    "UNKNOWNKIND": ModelException,
+    "HOOK": ModelException,
+    "BADPLAN": ModelException,
+    "BADQUERY": QueryException,
+}
+
+
+def _same(reply: Any) -> Any:
+    return reply
+
+
+@dataclass(slots=True)
+class Command(Generic[T]):
+    """One server call and how to read its reply; does no I/O itself.
+
+    Attributes:
+        args: a plain command, or KEYS followed by ARGV of `script`.
+        script: None for a plain command.
+        key_count: how many of `args` are KEYS.
+        parse: turns the reply into the result; also called for each queued command of a bulk call.
+        repeat: "read" = may be sent again; "token" = the last argument is a token key, "" in a pipeline; "never".
+    """
+
+    args: tuple[Any, ...]
+    parse: Callable[[Any], T] = _same
+    script: Script | None = None
+    key_count: int = 0
+    repeat: str = "read"
+
+    def with_token(self) -> tuple[Any, ...]:
+        """Return the arguments, with a fresh token where the command wants one."""
+        if self.repeat != "token":
+            return self.args
+        return (*self.args[:-1], keys.token_key(redis_db.key_namespace(), _new_token()))
+
+
+_token_state: tuple[int, str, itertools.count[int]] = (0, "", itertools.count())
+
+
+def _new_token() -> str:
+    """Return a name no other call has: random per process, counted within it (fork safe)."""
+    global _token_state
+    pid, prefix, counter = _token_state
+    if pid != os.getpid():
+        prefix, counter = os.urandom(8).hex(), itertools.count()
+        _token_state = (os.getpid(), prefix, counter)
+    return f"{prefix}{next(counter):x}"
+
+
+def translated(error: redis.exceptions.ResponseError) -> Exception:
+    """Return the package's own exception for a refusal of a script, else the error itself."""
+    code, _, sentence = str(error).partition(" ")
+    wanted = _ERRORS.get(code)
+    if wanted is not None:
+        return wanted(sentence)
+    if code == "WRONGTYPE" and "nothing was written" in sentence:
+        return ModelException(sentence)
+    return error
+
+
+def _attempts(command: Command[Any]) -> Iterator[tuple[float, bool]]:
+    """Yield (pause before the attempt, is it the last) for a command."""
+    pauses = _PAUSES_S if command.repeat != "never" else _PAUSES_S[:1]
+    for number, pause in enumerate(pauses):
+        yield pause, number == len(pauses) - 1
+
+
+def _gave_up(command: Command[Any], error: Exception) -> Exception:
+    if command.repeat == "read":
+        return error
+    name = command.script.name if command.script else command.args[0]
+    return UnknownOutcomeError(
+        f"the connection broke during '{name}' ({error}); whether it happened is unknown. "
+        "Read the record before you repeat it."
+    )
+
+
+def run(command: Command[T], client: Any = None) -> T:
+    """Run one command and return its parsed reply.
+
+    Raises: ModelException, QueryException: the server refused, nothing was written. UnknownOutcomeError: the connection
+        broke during a write, and no repeat got through. redis-py's errors: the connection, a wrong type.
+    """
+    client = client or redis_db.get_REDIS_DB()
+    script = command.script
+    args = command.with_token()
+    sent = False
+    for pause, last in _attempts(command):
+        if pause:
+            time.sleep(pause)
+        try:
+            if script is None:
+                return command.parse(client.execute_command(*args))
+            try:
+                reply = client.execute_command("EVALSHA", script.sha, command.key_count, *args)
+            except redis.exceptions.NoScriptError:
+                reply = client.execute_command("EVAL", script.source, command.key_count, *args)
+            return command.parse(reply)
+        except _BROKEN as error:
+            sent = sent or not _never_sent(error)
+            if last:
+                raise (_gave_up(command, error) if sent else error) from error
+        except redis.exceptions.ResponseError as error:
+            raise translated(error) from None
+    raise AssertionError("unreachable")
+
+
+async def arun(command: Command[T], client: Any = None) -> T:
+    """Await one command: `run` on the running loop's client."""
+    client = client or redis_db.get_async_client()
+    script = command.script
+    args = command.with_token()
+    sent = False
+    for pause, last in _attempts(command):
+        if pause:
+            await asyncio.sleep(pause)
+        try:
+            if script is None:
+                return command.parse(await client.execute_command(*args))
+            try:
+                reply = await client.execute_command("EVALSHA", script.sha, command.key_count, *args)
+            except redis.exceptions.NoScriptError:
+                reply = await client.execute_command("EVAL", script.source, command.key_count, *args)
+            return command.parse(reply)
+        except _BROKEN as error:
+            sent = sent or not _never_sent(error)
+            if last:
+                raise (_gave_up(command, error) if sent else error) from error
+        except redis.exceptions.ResponseError as error:
+            raise translated(error) from None
+    raise AssertionError("unreachable")
+
+
+def _never_sent(error: Exception) -> bool:
+    """A connection that could not be made has carried nothing."""
+    text = str(error)
+    return text.startswith("Error ") and "connecting to" in text
+
+
+def queue(command: Command[Any], pipeline: Any) -> Any:
+    """Add the command to a caller's pipeline and return the pipeline.
+
+    The caller's `execute()` gives the raw reply; a refusal surfaces there as redis-py's ResponseError.
+    """
+    require_pipeline(pipeline)
+    if command.script is None:
+        pipeline.execute_command(*command.args)
+    else:
+        how, text = evalsha_or_source(command.script, pipeline)
+        pipeline.execute_command(how, text, command.key_count, *command.args)
+    return pipeline
+
+
+def require_pipeline(pipeline: Any) -> None:
+    """Refuse what is not a pipeline: a call that was meant to be queued must not run at once."""
+    if not isinstance(pipeline, Pipeline) and not hasattr(pipeline, "command_stack"):
+        raise TypeError(
+            f"pipeline= expected a redis-py Pipeline (get_redis().pipeline()), got {type(pipeline).__name__}. "
+            "Leave it out to run at once."
+        )
+
+
+def run_reads(commands: Sequence[Command[Any]], client: Any = None) -> list[Any]:
+    """Run commands that may be repeated in one round trip and return their parsed replies."""
+    if len(commands) == 1:
+        return [run(commands[0], client)]
+    client = client or redis_db.get_REDIS_DB()
+    for pause, last in _attempts(commands[0]):
+        if pause:
+            time.sleep(pause)
+        pipeline = client.pipeline(transaction=False)
+        for command in commands:
+            queue(command, pipeline)
+        try:
+            replies = pipeline.execute(raise_on_error=False)
+        except _BROKEN:
+            if last:
+                raise
+            continue
+        return _parsed(commands, replies)
+    raise AssertionError("unreachable")
+
+
+async def arun_reads(commands: Sequence[Command[Any]], client: Any = None) -> list[Any]:
+    """Await `run_reads` on the running loop's client."""
+    if len(commands) == 1:
+        return [await arun(commands[0], client)]
+    client = client or redis_db.get_async_client()
+    for pause, last in _attempts(commands[0]):
+        if pause:
+            await asyncio.sleep(pause)
+        pipeline = client.pipeline(transaction=False)
+        for command in commands:
+            queue(command, pipeline)
+        try:
+            replies = await pipeline.execute(raise_on_error=False)
+        except _BROKEN:
+            if last:
+                raise
+            continue
+        return _parsed(commands, replies)
+    raise AssertionError("unreachable")
+
+
+def _parsed(commands: Sequence[Command[Any]], replies: list[Any]) -> list[Any]:
+    out = []
+    for command, reply in zip(commands, replies, strict=True):
+        if isinstance(reply, redis.exceptions.ResponseError):
+            raise translated(reply)
+        if isinstance(reply, Exception):
+            raise reply
+        out.append(command.parse(reply))
+    return out
+
+
+def drive(steps: Steps[T]) -> T:
+    """Run an operation of several commands."""
+    reply: Any = None
+    while True:
+        try:
+            step = steps.send(reply)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        reply = run_reads(step) if isinstance(step, list) else run(step)
+
+
+async def adrive(steps: Steps[T]) -> T:
+    """Await an operation of several commands."""
+    reply: Any = None
+    while True:
+        try:
+            step = steps.send(reply)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        reply = await arun_reads(step) if isinstance(step, list) else await arun(step)
+
+
+class Batch(Generic[T]):
+    """What a generator yields to hand out results before it ends: a slice of a long answer."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: list[T]) -> None:
+        self.items = items
+
+
+def stream(steps: Generator[Any, Any, None]) -> Iterator[Any]:
+    """Run a generator that yields commands and `Batch`es; give out the batches' items one by one."""
+    reply: Any = None
+    while True:
+        try:
+            step = steps.send(reply)
+        except StopIteration:
+            return
+        if isinstance(step, Batch):
+            reply = None
+            yield from step.items
+        else:
+            reply = run_reads(step) if isinstance(step, list) else run(step)
+
+
+async def astream(steps: Generator[Any, Any, None]) -> AsyncIterator[Any]:
+    """Await `stream`."""
+    reply: Any = None
+    while True:
+        try:
+            step = steps.send(reply)
+        except StopIteration:
+            return
+        if isinstance(step, Batch):
+            reply = None
+            for item in step.items:
+                yield item
+        else:
+            reply = await arun_reads(step) if isinstance(step, list) else await arun(step)
+
+
+class Recorder(Pipeline):
+    """The pipeline that `on_save` and `on_delete` hooks get: it records commands, which then travel in the plan.
+
+    They run on the server after the guards, in the same atomic step as the save; a refused save runs none of them.
+    """
+
+    def __init__(self) -> None:
+        # no pool, no connection: nothing is ever sent from here
+        self.commands: list[list[Any]] = []
+        self.command_stack: list[Any] = []
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Record one command; numbers and text travel as redis-py would send them."""
+        self.commands.append([_as_sent(argument) for argument in args])
+        return self
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Refuse: the commands run with the save."""
+        raise ModelException(
+            "a hook called execute() on the pipeline it was given; its commands run together with the save. "
+            "Queue them and return the pipeline."
+        )
+
+    def __len__(self) -> int:
+        return len(self.commands)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __del__(self) -> None:
+        pass
+
+
+def _as_sent(argument: Any) -> str | bytes:
+    if isinstance(argument, (str, bytes)):
+        return argument
+    if isinstance(argument, bool) or argument is None:
+        raise TypeError(f"a Redis command takes text, bytes and numbers, got {argument!r}. Convert it first.")
+    return repr(argument) if isinstance(argument, float) else str(argument)

@@ -1,0 +1,247 @@
+"""Field: a typed value in the record's hash, and the hooks by which a field of any kind plugs into the model.
+
+Hooks, each optional; ours and a user's fields use the same:
+
+- `slots()` declares index entries, which the ORM keeps right whatever happens (popoto.orm.slots).
+- `condition()` answers a filter.
+- `format_value_pre_save()` fills a value at save time (auto_now).
+- `on_save()` / `on_delete()` queue Redis commands of their own; they run on the server in the same atomic step as the
+  save, after everything that may refuse it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any, ClassVar, overload
+
+from popoto.exceptions import ModelException, QueryException
+from popoto.orm.codec import CANONICAL_TYPES, CodecError, decoder_for, encoder_for
+from popoto.orm.coerce import CoercionError, coercer_for
+from popoto.orm.keys import ModelKeys, field_prefix
+from popoto.orm.slots import Slot
+
+VALID_FIELD_TYPES: frozenset[type] = frozenset(
+    {int, float, Decimal, str, bool, bytes, list, dict, set, tuple, date, datetime, time}
+)
+
+_MUTABLE = (list, dict, set, bytearray)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What a filter asks of the server, and what it leaves to Python.
+
+    Attributes:
+        server: a tree of lib_where.lua; with a `test` it may let through too many records, never too few.
+        field: the field that `test` looks at.
+        test: decides on the decoded value; None when `server` is exact.
+    """
+
+    server: list[Any]
+    field: str = ""
+    test: Callable[[Any], bool] | None = None
+
+
+class Field:
+    """A value of one type, stored in the record's hash.
+
+    Args:
+        type: one of int, float, Decimal, str, bool, bytes, list, dict, set, tuple, date, datetime, time.
+        null: may be None at save.
+        default: a value (mutable ones are copied for each record) or a callable without arguments.
+        max_length: longest text in characters, for type str; None lifts it.
+        indexed: keep an index, as IndexedField does.
+        unique: as UniqueField does: one record a value, never None.
+    Raises: ModelException: an option has a wrong value. TypeError: an option does not exist.
+    """
+
+    name: str = ""
+    valid_types: ClassVar[frozenset[type]] = VALID_FIELD_TYPES
+    default_max_length: ClassVar[int | None] = 1024
+    is_key: ClassVar[bool] = False
+    is_auto: ClassVar[bool] = False
+    is_sorted: ClassVar[bool] = False
+    field_class_key: str = "$F"
+    lookups: tuple[str, ...] = ("",)
+    flagged: ClassVar[tuple[type[Field], type[Field]]]  # what indexed=True and unique=True stand for; set by indexed.py
+
+    def __new__(cls, *args: Any, **options: Any) -> Field:
+        if cls is Field and (options.get("indexed") or options.get("unique")):
+            return super().__new__(cls.flagged[bool(options.get("unique"))])
+        return super().__new__(cls)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.field_class_key = field_prefix(cls.__name__)
+
+    def __init__(
+        self,
+        *,
+        type: type = str,  # noqa: A002 - the documented name
+        null: bool = True,
+        default: Any = None,
+        max_length: int | None | str = "default",
+        indexed: bool = False,
+        unique: bool = False,
+    ) -> None:
+        if type not in self.valid_types:
+            allowed = ", ".join(sorted(t.__name__ for t in self.valid_types))
+            raise ModelException(f"{self._label()}: type= expected one of {allowed}; got {type!r}.")
+        if max_length == "default":
+            max_length = self.default_max_length
+        if max_length is not None and (not isinstance(max_length, int) or max_length < 1):
+            raise ModelException(
+                f"{self._label()}: max_length= expected a positive number of characters or None, got {max_length!r}."
+            )
+        self.type: Any = type
+        self.null = null
+        self.default = default
+        self.max_length: int | None = max_length
+        self.indexed = indexed
+        self.unique = unique
+        self._coerce = coercer_for(type)
+        self._encode = encoder_for(type)
+        self._decode = decoder_for(type)
+        self._checks_length = type is str and max_length is not None
+        self._copies_default = isinstance(default, _MUTABLE)
+        if default is not None and not callable(default):
+            self.default = self.coerce(default)
+
+    # -- where the field stands -------------------------------------------------------------------------------------
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        if not self.name:
+            self.name = name
+
+    def _label(self) -> str:
+        kind = self.__class__.__name__
+        return f"{kind} '{self.name}'" if self.name else kind
+
+    def __repr__(self) -> str:
+        return f"<{self.__class__.__name__} {self.name or '?'}: {self.type.__name__}>"
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Field: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> Any: ...
+    def __get__(self, instance: object | None, owner: type) -> Any:
+        """Return the field on the class. (On an instance its value stands in __dict__ and is found first.)"""
+        if instance is None:
+            return self
+        raise AttributeError(f"{owner.__name__}.{self.name} has no value on this instance")
+
+    def bind(self, model: Any) -> None:
+        """Check the options that name other fields, once the model's fields are known.
+
+        Raises: ModelException: an option names a field that does not exist.
+        """
+
+    # -- values -----------------------------------------------------------------------------------------------------
+
+    def default_value(self) -> Any:
+        """Return the default for one record: called, or copied where it is mutable."""
+        default = self.default
+        if callable(default):
+            value = default()
+            return value if value is None else self.coerce(value)
+        return copy.deepcopy(default) if self._copies_default else default
+
+    def coerce(self, value: Any) -> Any:
+        """Return `value` as the field's type.
+
+        Raises: ModelException: it cannot be without loss, or the text is too long.
+        """
+        if value is None:
+            return None
+        if type(value) is not self.type:
+            try:
+                value = self._coerce(value)
+            except CoercionError as error:
+                raise ModelException(f"{self._label()}: {error}") from None
+        if self._checks_length and len(value) > self.max_length:  # type: ignore[operator]
+            raise ModelException(
+                f"{self._label()}: the text has {len(value)} characters, max_length is {self.max_length}. Shorten it, "
+                "give the field a larger max_length (None lifts it), or use a ContentField for long content."
+            )
+        return value
+
+    def encode(self, value: Any) -> bytes:
+        """Return the bytes of the hash field.
+
+        Raises: ModelException: the value cannot be stored.
+        """
+        try:
+            return self._encode(value)
+        except CodecError as error:
+            raise ModelException(f"{self._label()}: {error}") from None
+
+    def decode(self, raw: bytes) -> Any:
+        """Return the value of a hash field's bytes.
+
+        Raises: CodecError: they are corrupt or of another type.
+        """
+        return self._decode(raw)
+
+    # -- hooks ------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def is_valid(cls, field: Field, value: Any, null_check: bool = True, **kwargs: Any) -> bool:
+        """Return False to refuse a value at save; a field of your own may also raise ModelException with a reason."""
+        return True
+
+    def format_value_pre_save(self, value: Any, skip_auto_now: bool = False, **kwargs: Any) -> Any:
+        """Return the value to store; called at each save that writes the field."""
+        return value
+
+    @classmethod
+    def on_save(
+        cls, instance: Any, field_name: str, field_value: Any, pipeline: Any = None, ignore_errors: bool = False, **kwargs: Any
+    ) -> Any:
+        """Queue commands that run with the save; return the pipeline."""
+        return pipeline
+
+    @classmethod
+    def on_delete(
+        cls, instance: Any, field_name: str, field_value: Any, pipeline: Any = None, saved_redis_key: str | None = None, **kwargs: Any
+    ) -> Any:
+        """Queue commands that run with the delete; return the pipeline."""
+        return pipeline
+
+    def slots(self) -> list[Slot]:
+        """Return the index entries that each record has for this field."""
+        return []
+
+    # -- filters ----------------------------------------------------------------------------------------------------
+
+    def filter_names(self) -> set[str]:
+        """Return the filter parameters of this field: `name`, `name__lookup`..."""
+        return {f"{self.name}__{lookup}" if lookup else self.name for lookup in self.lookups}
+
+    def filter_value(self, value: Any) -> Any:
+        """Return a filter's value as the field's type.
+
+        Raises: QueryException: it cannot be.
+        """
+        if value is None or type(value) is self.type:
+            return value
+        try:
+            return self._coerce(value)
+        except CoercionError as error:
+            raise QueryException(f"filter({self.name}=...): {error}") from None
+
+    def condition(self, keys: ModelKeys, lookup: str, value: Any, given: Mapping[str, Any]) -> Condition:
+        """Return what `name__lookup=value` asks; `given` holds all parameters of the filter.
+
+        Raises: QueryException: the value does not fit.
+        """
+        value = self.filter_value(value)
+        if value is None or self.type in CANONICAL_TYPES:
+            server: list[Any] = ["raw", self.name, self.encode(value)]
+            if not callable(self.default) and self.default == value:
+                server.append(False)  # a hash without the field reads as its default
+            return Condition(server)
+        return Condition(["all"], self.name, lambda stored: bool(stored == value))

@@ -1,0 +1,142 @@
+"""Fields with a set a value: equality, in, isnull and text lookups without reading records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any, ClassVar
+
+from popoto.exceptions import ModelException, QueryException
+from popoto.orm.fields.base import Condition, Field
+from popoto.orm.keys import ModelKeys, escape, index_part, index_text, lex_key, reversed_lex_key
+from popoto.orm.slots import Made, Slot
+
+SCALAR_TYPES: frozenset[type] = frozenset({int, float, Decimal, str, bool, date, datetime, time})
+
+
+class SetIndex(Field):
+    """A field whose values each have a set of the records that hold them (kind_set.lua).
+
+    A text field keeps its texts in two ordered sets besides, so that `__startswith` and `__endswith` cost what they
+    find; `__contains` scans the texts, in slices.
+    """
+
+    valid_types: ClassVar[frozenset[type]] = SCALAR_TYPES
+    lookups = ("", "in", "isnull", "startswith", "endswith")
+
+    def slots(self) -> list[Slot]:
+        is_text = self.type is str
+        kind = ("t" if is_text else "") + ("u" if self.unique else "") or "s"
+        name, unique = self.name, self.unique
+
+        def make(values: Mapping[str, Any]) -> Made | None:
+            value = values[name]
+            if value is None:
+                return None if unique else (["None"], True, None)
+            if is_text:
+                part = escape(value)
+                return [part], False if part == value else value, None
+            return [index_part(value)], False, None
+
+        return [Slot(name, kind, self.field_class_key, name, (name,), (), make)]
+
+    def set_key(self, keys: ModelKeys, value: Any) -> str:
+        """Return the key of the set of records that hold a value."""
+        return keys.index(self.field_class_key, self.name, value)
+
+    def condition(self, keys: ModelKeys, lookup: str, value: Any, given: Mapping[str, Any]) -> Condition:
+        if lookup == "":
+            return Condition(["set", self.set_key(keys, self.filter_value(value))])
+        if lookup == "in":
+            return Condition(["set", *dict.fromkeys(self.set_key(keys, v) for v in self.many_values(value))])
+        if lookup == "isnull":
+            is_none = ["set", self.set_key(keys, None)]
+            return Condition(is_none if self.truth(value) else ["not", is_none])
+        return self.text_condition(keys, lookup, value)
+
+    def text_condition(self, keys: ModelKeys, lookup: str, value: Any) -> Condition:
+        """Return a startswith, endswith or contains condition on the text of the values."""
+        if not isinstance(value, str):
+            raise QueryException(
+                f"filter({self.name}__{lookup}=...): expected a str, got {value!r} ({type(value).__name__})."
+            )
+        if self.type is not str:
+            name = self.name
+            tests = {
+                "startswith": lambda stored: stored is not None and index_text(stored).startswith(value),
+                "endswith": lambda stored: stored is not None and index_text(stored).endswith(value),
+                "contains": lambda stored: stored is not None and value in index_text(stored),
+            }
+            return Condition(["all"], name, tests[lookup])
+        base = keys.base(self.field_class_key, self.name)
+        has_lex = not self.is_auto
+        op, key = {
+            "startswith": ("starts", lex_key(base)),
+            "endswith": ("ends", reversed_lex_key(base)),
+            "contains": ("contains", lex_key(base)),
+        }[lookup]
+        return Condition([op, key if has_lex else False, self.name, _utf8(value)])
+
+    def many_values(self, values: Any) -> list[Any]:
+        """Return the values of an `__in` filter.
+
+        Raises: QueryException: it is no collection (a text would be taken letter by letter).
+        """
+        if isinstance(values, (str, bytes, Mapping)) or not hasattr(values, "__iter__"):
+            raise QueryException(f"filter({self.name}__in=...): expected a list of values, got {values!r}.")
+        return [self.filter_value(value) for value in values]
+
+    def truth(self, value: Any) -> bool:
+        """Return the value of an `__isnull` filter.
+
+        Raises: QueryException: it is neither True nor False.
+        """
+        if not isinstance(value, bool):
+            raise QueryException(f"filter({self.name}__isnull=...): expected True or False, got {value!r}.")
+        return value
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise QueryException(f"the text {text!r} holds half a surrogate pair, which no stored text can hold.") from None
+
+
+class IndexedField(SetIndex):
+    """A field, not part of the key, with an index: exact, __in, __isnull, __startswith, __endswith.
+
+    Args:
+        unique: one record a value, decided on the server; None is free for many.
+        (all of Field's as well)
+    """
+
+
+class UniqueField(SetIndex):
+    """An IndexedField with one record a value, never None.
+
+    Raises: ModelException: `unique=False` or `null=True` is given, or the type is not a scalar.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        if options.pop("unique", True) is not True or options.pop("null", False) is not False:
+            raise ModelException(f"{self._label()}: always unique and never null; leave unique= and null= out.")
+        super().__init__(unique=True, null=False, **options)
+
+
+class FlaggedIndexed(SetIndex):
+    """`Field(indexed=True)`: IndexedField under another spelling, in the same index."""
+
+
+class FlaggedUnique(SetIndex):
+    """`Field(unique=True)`: UniqueField under another spelling, in the same index."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("null", False)
+        super().__init__(**options)
+
+
+FlaggedIndexed.field_class_key = IndexedField.field_class_key
+FlaggedUnique.field_class_key = UniqueField.field_class_key
+Field.flagged = (FlaggedIndexed, FlaggedUnique)

@@ -1,0 +1,256 @@
+"""SortedField: an ordered set a field (and partition), for ranges, order and limits without reading records."""
+
+from __future__ import annotations
+
+import math
+import time as clock
+import warnings
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any, ClassVar
+
+from popoto.exceptions import ModelException, QueryException
+from popoto.orm.fields.base import Condition
+from popoto.orm.fields.base import Field
+from popoto.orm.fields.key import KeyField
+from popoto.orm.keys import ModelKeys, index_part
+from popoto.orm.slots import Made, Slot
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MICROSECOND = timedelta(microseconds=1)
+_EXACT_INT = 2**53  # a score is a double: from here on neighbours share one
+
+
+def score_of(value: Any) -> float:
+    """Return the score of a value: the number; days for a date; Unix seconds for a datetime (naive ones read as UTC).
+
+    Raises: ModelException: NaN.
+    """
+    kind = type(value)
+    if kind is float or kind is int:
+        score = float(value) if -_EXACT_INT <= value <= _EXACT_INT else _rounded(value)
+    elif isinstance(value, datetime):
+        aware = value if value.tzinfo is not None else value.replace(tzinfo=timezone.utc)
+        score = (aware - _EPOCH) // _MICROSECOND / 1_000_000
+    elif isinstance(value, date):
+        score = float(value.toordinal())
+    else:
+        score = _rounded(value)
+    if score != score:
+        raise ModelException("NaN has no place in an order; give a number.")
+    return score
+
+
+def _rounded(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def shares_score(value: Any) -> bool:
+    """Return True where another value of the type may have the same score, so that records must be compared."""
+    if isinstance(value, Decimal):
+        return True
+    if type(value) is int:
+        return not -_EXACT_INT < value < _EXACT_INT
+    if isinstance(value, datetime):
+        return not 1900 < value.year < 2200
+    return False
+
+
+def score_text(score: float) -> str:
+    """Return a score as Redis reads it, every digit kept."""
+    if score in (math.inf, -math.inf):
+        return "+inf" if score > 0 else "-inf"
+    return repr(score)
+
+
+class SortedIndex(Field):
+    """What SortedField and SortedKeyField share."""
+
+    is_sorted = True
+    valid_types: ClassVar[frozenset[type]] = frozenset({int, float, Decimal, date, datetime})
+    range_lookups: ClassVar[tuple[str, ...]] = ("", "gt", "gte", "lt", "lte", "between")
+    lookups = ("", "gt", "gte", "lt", "lte", "between")
+
+    def __init__(
+        self,
+        *,
+        type: type = float,  # noqa: A002
+        partition_by: str | tuple[str, ...] = (),
+        auto_now: bool = False,
+        auto_now_add: bool = False,
+        null: bool = False,
+        sort_by: str | tuple[str, ...] | None = None,
+        **options: Any,
+    ) -> None:
+        if null:
+            raise ModelException(f"{self._label()}: a sorted field cannot be null; leave null= out.")
+        if sort_by is not None:
+            if partition_by:
+                raise ModelException(f"{self._label()}: sort_by= is the old name of partition_by=; give one of them.")
+            warnings.warn("sort_by= is deprecated; use partition_by=", DeprecationWarning, stacklevel=3)
+            partition_by = sort_by
+        self.partition_by = partition_names(self._label(), partition_by)
+        self.auto_now, self.auto_now_add = auto_now, auto_now_add
+        if (auto_now or auto_now_add) and type not in (int, float, datetime):
+            raise ModelException(f"{self._label()}: auto_now needs type int, float or datetime, got {type!r}.")
+        super().__init__(type=type, null=False, **options)
+
+    def bind(self, model: Any) -> None:
+        require_fields(self, model, "partition_by", self.partition_by)
+
+    def format_value_pre_save(self, value: Any, skip_auto_now: bool = False, **kwargs: Any) -> Any:
+        if (self.auto_now and not skip_auto_now) or (self.auto_now_add and value is None):
+            return self.now()
+        return value
+
+    def now(self) -> Any:
+        """Return the current time in the field's type."""
+        if self.type is datetime:
+            return datetime.now()
+        return self.type(clock.time())
+
+    # -- index ------------------------------------------------------------------------------------------------------
+
+    def slots(self) -> list[Slot]:
+        name, partition = self.name, self.partition_by
+
+        def make(values: Mapping[str, Any]) -> Made | None:
+            value = values[name]
+            if value is None:
+                return None
+            return [index_part(values[p]) for p in partition], False, score_of(value)
+
+        return [Slot(name, "z", self.field_class_key, name, partition, (name,), make)]
+
+    def sorted_set_key(self, keys: ModelKeys, given: Mapping[str, Any], fields: Mapping[str, Field]) -> str:
+        """Return the key of the ordered set that a filter's partition names.
+
+        Raises: QueryException: a partition field has no exact filter.
+        """
+        missing = [name for name in self.partition_by if name not in given]
+        if missing:
+            raise QueryException(
+                f"'{self.name}' is partitioned by {', '.join(self.partition_by)}: add an exact filter for "
+                f"{', '.join(missing)}, e.g. filter({missing[0]}=...)."
+            )
+        values = [fields[name].filter_value(given[name]) for name in self.partition_by]
+        return keys.index(self.field_class_key, self.name, *values)
+
+    # -- filters ----------------------------------------------------------------------------------------------------
+
+    def condition(self, keys: ModelKeys, lookup: str, value: Any, given: Mapping[str, Any]) -> Condition:
+        low: tuple[Any, bool] | None = None  # (value, exclusive)
+        high: tuple[Any, bool] | None = None
+        if lookup == "between":
+            if not isinstance(value, (tuple, list)) or len(value) != 2:
+                raise QueryException(f"filter({self.name}__between=...): expected (low, high), got {value!r}.")
+            low, high = (self.range_value(value[0]), False), (self.range_value(value[1]), False)
+        else:
+            wanted = self.range_value(value)
+            if lookup in ("", "gt", "gte"):
+                low = (wanted, lookup == "gt")
+            if lookup in ("", "lt", "lte"):
+                high = (wanted, lookup == "lt")
+        loose = any(bound is not None and shares_score(bound[0]) for bound in (low, high))
+        server: list[Any] = [
+            "range",
+            self.sorted_set_key(keys, given, self.model_fields),
+            _bound(low, "-inf", loose),
+            _bound(high, "+inf", loose),
+        ]
+        if not loose:
+            return Condition(server)
+        return Condition(server, self.name, _range_test(low, high))
+
+    def range_value(self, value: Any) -> Any:
+        """Return a bound as the field's type; a float bound on an int field stays as it is.
+
+        Raises: QueryException: it is None, NaN or of another kind.
+        """
+        if value is None or value != value:
+            raise QueryException(f"filter({self.name}...): expected a {self.type.__name__}, got {value!r}.")
+        if self.type in (int, float, Decimal) and type(value) in (int, float, Decimal):
+            return value
+        return self.filter_value(value)
+
+    model_fields: Mapping[str, Field] = {}
+
+
+def _bound(bound: tuple[Any, bool] | None, none: str, loose: bool) -> str:
+    if bound is None:
+        return none
+    text = score_text(score_of(bound[0]))
+    return "(" + text if bound[1] and not loose else text
+
+
+def _range_test(low: tuple[Any, bool] | None, high: tuple[Any, bool] | None) -> Callable[[Any], bool]:
+    def test(value: Any) -> bool:
+        if value is None:
+            return False
+        if low is not None and not (value > low[0] if low[1] else value >= low[0]):
+            return False
+        return high is None or bool(value < high[0] if high[1] else value <= high[0])
+
+    return test
+
+
+def partition_names(label: str, partition_by: Any) -> tuple[str, ...]:
+    """Return `partition_by` as a tuple of field names.
+
+    Raises: ModelException: it is neither a name nor a tuple of names.
+    """
+    names = (partition_by,) if isinstance(partition_by, str) else partition_by
+    if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+        raise ModelException(f"{label}: partition_by= expected a field name or a tuple of them, got {partition_by!r}.")
+    return names
+
+
+def require_fields(field: Field, model: Any, option: str, names: tuple[str, ...]) -> None:
+    """Refuse an option that names a field which the model does not have.
+
+    Raises: ModelException: it does.
+    """
+    for name in names:
+        if name not in model._meta.fields:
+            raise ModelException(
+                f"{field._label()} of {model.__name__}: {option}= names '{name}', which is no field of the model. "
+                f"Fields: {', '.join(model._meta.fields)}."
+            )
+
+
+class SortedField(SortedIndex):
+    """A number, date or datetime kept in an ordered set: ranges and order cost what they return.
+
+    Lookups: exact, __gt, __gte, __lt, __lte, __between.
+
+    Args:
+        type: int, float, Decimal, date or datetime (naive ones are ordered as UTC).
+        partition_by: field name(s): one ordered set for each of their values. A filter or order then needs an exact
+            filter for each. (`sort_by` is the deprecated name.)
+        auto_now, auto_now_add: filled with the current time at each save / at the first.
+    Raises: ModelException: another type, `null=True`, a wrong partition.
+    """
+
+
+class SortedKeyField(SortedIndex, KeyField):
+    """A key field in an ordered set: lookups of SortedField and of KeyField."""
+
+    lookups = ("", "gt", "gte", "lt", "lte", "between", "in", "isnull", "contains", "startswith", "endswith")
+
+    def slots(self) -> list[Slot]:
+        return SortedIndex.slots(self)
+
+    def condition(self, keys: ModelKeys, lookup: str, value: Any, given: Mapping[str, Any]) -> Condition:
+        if lookup in self.range_lookups:
+            return SortedIndex.condition(self, keys, lookup, value, given)
+        name = self.name
+        if lookup == "in":
+            values = self.many_values(value)
+            return Condition(["all"], name, lambda stored: stored in values)
+        if lookup == "isnull":
+            return Condition(["not", ["all"]] if self.truth(value) else ["all"])
+        return self.text_condition(keys, lookup, value)

@@ -1,0 +1,108 @@
+"""From the keywords of `filter()` to conditions that the server answers, and to what is left for Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from popoto.exceptions import QueryException
+from popoto.orm.keys import ModelKeys
+
+if TYPE_CHECKING:
+    from popoto.orm.options import ModelOptions
+
+# types whose equal values may print differently in a record's key (see keys.index_text)
+_AMBIGUOUS_KEY_TYPES = frozenset({float, Decimal, datetime})
+
+
+@dataclass(slots=True)
+class Compiled:
+    """A filter, ready to run.
+
+    Attributes:
+        where: tree of conditions for the server (lua/lib_where.lua).
+        tests: what Python decides on decoded values: field name -> tests, all of which must hold. Empty: the server's
+            answer is exact.
+        order: ordered set of the first sorted field that the filter names, or None.
+    """
+
+    where: list[Any]
+    tests: dict[str, list[Callable[[Any], bool]]] = field(default_factory=dict)
+    order: str | None = None
+
+    def accepts(self, values: Mapping[str, Any]) -> bool:
+        """Return True when every test holds."""
+        return all(test(values[name]) for name, tests in self.tests.items() for test in tests)
+
+
+def split_parameter(meta: ModelOptions, parameter: str) -> tuple[str, str]:
+    """Return (field name, lookup) of a filter parameter.
+
+    Raises: QueryException: no such field or lookup; lists those that exist.
+    """
+    if parameter in meta.fields:
+        return parameter, ""
+    name, _, lookup = parameter.rpartition("__")
+    known = meta.fields.get(name)
+    if known is None:
+        raise QueryException(
+            f"Invalid filter parameters: {meta.model_name} has no field '{name or parameter}'. "
+            f"Fields: {', '.join(meta.fields)}."
+        )
+    if not lookup or lookup not in known.lookups:
+        offered = ", ".join(sorted(known.filter_names()))
+        raise QueryException(
+            f"Invalid filter parameters: '{parameter}' is not offered by {type(known).__name__} '{name}'. "
+            f"It offers: {offered}."
+        )
+    return name, lookup
+
+
+def compile_filters(meta: ModelOptions, keys: ModelKeys, filters: Mapping[str, Any]) -> Compiled:
+    """Return the conditions of a filter; all of them must hold.
+
+    Raises: QueryException: an unknown parameter, or a value that does not fit.
+    """
+    parsed = [(*split_parameter(meta, parameter), value) for parameter, value in filters.items()]
+    exact = {name for name, lookup, _ in parsed if lookup == ""}
+    covered: set[str] = set()  # partitions of the ordered sets that the filter uses
+    by_key = whole_key(meta, filters)
+    if by_key is not None:
+        covered.update(meta.key_names)
+    else:
+        for name, lookup, _ in parsed:
+            sorted_field = meta.fields[name]
+            if sorted_field.is_sorted and lookup in getattr(sorted_field, "range_lookups", ()):
+                covered.update(sorted_field.partition_by)  # type: ignore[attr-defined]
+    conditions: list[list[Any]] = [["keys", by_key]] if by_key is not None else []
+    compiled = Compiled(["all"])
+    for name, lookup, value in parsed:
+        if name in covered and lookup == "" and name in exact:
+            meta.fields[name].filter_value(value)
+            continue
+        condition = meta.fields[name].condition(keys, lookup, value, filters)
+        if condition.server != ["all"]:
+            conditions.append(condition.server)
+        if condition.test is not None:
+            compiled.tests.setdefault(condition.field, []).append(condition.test)
+        if compiled.order is None and condition.server[0] == "range":
+            compiled.order = condition.server[1]
+    if len(conditions) == 1:
+        compiled.where = conditions[0]
+    elif conditions:
+        compiled.where = ["and", *conditions]
+    return compiled
+
+
+def whole_key(meta: ModelOptions, filters: Mapping[str, Any]) -> str | None:
+    """Return the record key when the filter gives every key field exactly, else None."""
+    values = {}
+    for name in meta.key_names:
+        key_field = meta.fields[name]
+        if name not in filters or key_field.type in _AMBIGUOUS_KEY_TYPES or key_field.is_sorted:
+            return None
+        values[name] = key_field.filter_value(filters[name])
+    return meta.record_key(values)

@@ -1,0 +1,157 @@
+-- commit: save one record and every index entry of it in one atomic step; or refuse, and change nothing.
+--
+-- KEYS[1]  hash    the record
+-- KEYS[2]  set     all records of the model
+-- KEYS[3]  zset    the same, all scores 0: the order by name
+-- KEYS[4]  zset    records with a TTL -> when they expire, ms
+-- KEYS[5]  -       sentinel of the same hash tag, never written: while a slot moves, the call is refused whole
+-- ARGV[1]  bytes   packed plan, a map:
+--                    guard    0 = none, 1 = the record must exist, 2 = it must not
+--                    moved    the key that the record had before (key migration), or false
+--                    hash     flat list: field, bytes, field, bytes...
+--                    partial  true: slots that the plan does not name keep their entries
+--                    payload  one for each entry; false = keep what is stored
+--                    masks    partial only, a list for each entry: is the part the caller's (true) or the stored one's
+--                    keeps    partial only, one for each entry: true = `kept` is the stored one's
+--                    dropped  partial only: slots that lose their entry
+--                    expire   false = leave, {'px', ms from now}, {'at', ms}, {'persist'}
+--                    commands what on_save hooks recorded, run last
+-- ARGV[2]  bytes   packed list of entries (lib_record); of a full save it is the new occupancy to the letter
+-- ARGV[3]  string  key of the token under which the reply is kept for a repeat, or ''
+--
+-- returns  the number of hash fields that are new
+-- errors   UNIQUE, EXISTS, MISSING, WRONGTYPE, UNKNOWNKIND: nothing is written. HOOK: the record is saved, a recorded
+--          command failed
+-- cost     O(fields + entries * log n)
+local rk = KEYS[1]
+local home = {class = KEYS[2], order = KEYS[3], expiry = KEYS[4]}
+local token = ARGV[3]
+local before = answered(token)
+if before then return before end
+
+local plan = cmsgpack.unpack(ARGV[1])
+local entries = cmsgpack.unpack(ARGV[2])
+local old_rk = plan.moved or rk
+local exists = redis.call('EXISTS', old_rk) == 1
+
+-- 1. Everything that can refuse.
+if plan.guard == 1 and not exists then
+  return redis.error_reply('MISSING ' .. old_rk .. ' is not stored (deleted or expired); nothing was written. ' ..
+    'Call save() without update_fields to store the whole record again.')
+elseif plan.guard == 2 and exists then
+  return redis.error_reply('EXISTS ' .. rk .. ' already exists; nothing was written. ' ..
+    'Choose another key, or load that record and change it.')
+elseif plan.moved and redis.call('EXISTS', rk) == 1 then
+  return redis.error_reply('EXISTS ' .. rk .. ' already exists; ' .. old_rk .. ' was not moved onto it and nothing ' ..
+    'was written. Delete that record first, or choose another key.')
+end
+local refusal = wrong_type(old_rk, 'hash') or wrong_type(home.class, 'set') or wrong_type(home.order, 'zset')
+  or wrong_type(home.expiry, 'zset')
+if refusal then return redis.error_reply(refusal) end
+
+local blob = redis.call('GET', occupancy_key(old_rk))
+local unchanged = blob == ARGV[2] and not plan.moved and not plan.partial
+local stored = (unchanged or not blob) and {} or cmsgpack.unpack(blob)
+local old_of, staying = {}, {}
+for i = 1, #stored do
+  refusal = unknown_kind(stored[i])
+  if refusal then return redis.error_reply(refusal) end
+  old_of[stored[i][1]] = stored[i]
+end
+for i = 1, #entries do staying[entries[i][1]] = true end
+
+local payloads, count = {}, #entries
+for i = 1, count do
+  if plan.payload[i] ~= false then payloads[i] = plan.payload[i] end
+end
+if plan.partial then
+  for i = 1, count do
+    local e, old = entries[i], old_of[entries[i][1]]
+    if old then
+      -- what the caller did not name is as the stored record has it, whatever the caller believes
+      local known = plan.masks[i]
+      for p = 1, #known do
+        if not known[p] then e[4][p] = old[4][p] end
+      end
+      if plan.keeps[i] then e[5] = old[5] end
+    end
+  end
+  for i = 1, #plan.dropped do staying[plan.dropped[i]] = true end
+  for i = 1, #stored do
+    if not staying[stored[i][1]] then entries[#entries + 1] = stored[i] end
+  end
+  staying = {}
+  for i = 1, #entries do staying[entries[i][1]] = true end
+  if plan.moved then count = #entries end
+end
+-- entries 1..count are written; those behind them stay as they lie
+
+local keys = {}
+for i = 1, count do
+  local e = entries[i]
+  keys[i] = entry_key(e)
+  refusal = kinds[e[2]].probe(e, keys[i]) or kinds[e[2]].check(e, keys[i], rk, old_rk, payloads[i])
+  if refusal then return redis.error_reply(refusal) end
+end
+for i = 1, #stored do
+  refusal = kinds[stored[i][2]].probe(stored[i], entry_key(stored[i]))
+  if refusal then return redis.error_reply(refusal) end
+end
+
+-- 2. Writes: first what the stored record occupies and the new one does not, then the new.
+for i = 1, #stored do
+  local e = stored[i]
+  if not staying[e[1]] then kinds[e[2]].drop(e, entry_key(e), old_rk) end
+end
+if plan.moved then
+  if exists then redis.call('RENAME', old_rk, rk) end
+  redis.call('SREM', home.class, old_rk)
+  redis.call('ZREM', home.order, old_rk)
+  redis.call('ZREM', home.expiry, old_rk)
+  redis.call('DEL', occupancy_key(old_rk))
+end
+local created = 0
+if #plan.hash > 0 then created = redis.call('HSET', rk, unpack(plan.hash)) end
+redis.call('SADD', home.class, rk)
+redis.call('ZADD', home.order, 0, rk)
+for i = 1, count do
+  local e, key = entries[i], keys[i]
+  local old = old_of[e[1]]
+  if old and old[2] ~= e[2] then
+    kinds[old[2]].drop(old, entry_key(old), old_rk)
+    old = nil
+  end
+  -- `put` reads what it keeps from the old place; then that place is cleared
+  local old_key = old and entry_key(old)
+  kinds[e[2]].put(e, key, rk, payloads[i], old, old_key, old_rk)
+  if old and (old_key ~= key or old_rk ~= rk) then kinds[e[2]].drop(old, old_key, old_rk) end
+end
+if plan.partial then
+  redis.call('SET', occupancy_key(rk), cmsgpack.pack(entries))
+elseif not unchanged then
+  redis.call('SET', occupancy_key(rk), ARGV[2])
+end
+
+-- 3. Expiry: what a TTL decides is counted on the server's clock.
+local expire = plan.expire
+if expire then
+  if expire[1] == 'px' then redis.call('PEXPIRE', rk, expire[2])
+  elseif expire[1] == 'at' then redis.call('PEXPIREAT', rk, expire[2])
+  else redis.call('PERSIST', rk) end
+end
+if expire or redis.call('ZCARD', home.expiry) > 0 then
+  local ttl = redis.call('PTTL', rk)
+  if ttl >= 0 then redis.call('ZADD', home.expiry, server_ms() + ttl, rk)
+  elseif ttl == -1 then redis.call('ZREM', home.expiry, rk) end
+  reap(home)
+end
+
+-- 4. What hooks recorded.
+for i = 1, #plan.commands do
+  local reply = redis.pcall(unpack(plan.commands[i]))
+  if type(reply) == 'table' and reply.err then
+    return redis.error_reply('HOOK ' .. rk .. ' is saved, but the command ' .. plan.commands[i][1] ..
+      ' recorded by an on_save hook failed: ' .. reply.err)
+  end
+end
+return remember(token, created)

@@ -1,0 +1,91 @@
+-- lib_record: what a record occupies, and how a record leaves.
+--
+-- A record lives in a hash `rk`. Beside it the string `rk::$occ` holds its occupancy: one packed entry for each place in
+-- which an index knows the record. It outlives the record, so that whoever finds the record gone (expired, deleted by
+-- hand) can still remove every trace of it. An entry is
+--   {slot, kind, base, parts, kept}
+--   slot   names the entry within the record ("status", "relevance#base"); at most one entry a slot
+--   kind   how it is written and removed: a table in `kinds`, one fragment (kind_*.lua) each
+--   base   index key without its parts; the key is base:part1:part2...
+--   kept   what removal needs beyond that (false when nothing)
+--
+-- A kind is a table of functions; `e` is an entry, `key` its index key, `rk` the member that stands for the record:
+--   check(e, key, rk, old_rk, payload)   a sentence when the entry may not be written (before the first write), or nil
+--   put(e, key, rk, payload, old, old_key, old_rk)   write it. payload = nil: keep what `old`, the stored entry of the
+--                                        same slot, has (it may lie in another key and under another member)
+--   drop(e, key, rk)                     remove it
+--   probe(e, key)                        a sentence when a key of it holds another type, or nil
+local kinds = {}
+
+local function entry_key(e)
+  local key = e[3]
+  for i = 1, #e[4] do key = key .. ':' .. e[4][i] end
+  return key
+end
+
+local function wrong_type(key, expected)
+  local found = redis.call('TYPE', key).ok
+  if found ~= expected and found ~= 'none' then
+    return 'WRONGTYPE the key ' .. key .. ' holds a ' .. found .. ' where the index keeps a ' .. expected ..
+      '; nothing was written. Move that key away, then run rebuild_indexes().'
+  end
+end
+
+local function occupancy_key(rk) return rk .. '::$occ' end
+
+local function stored_occupancy(rk)
+  local blob = redis.call('GET', occupancy_key(rk))
+  if not blob then return nil, {} end
+  return blob, cmsgpack.unpack(blob)
+end
+
+local function unknown_kind(e)
+  if not kinds[e[2]] then
+    return 'UNKNOWNKIND the stored record has an index entry of kind "' .. e[2] ..
+      '", which this process does not know; nothing was written. Import the module that defines its field.'
+  end
+end
+
+-- Remove every trace of the record; `home` names the model's own keys. Returns 1 if its hash existed.
+local function drop_record(rk, home)
+  local _, entries = stored_occupancy(rk)
+  for i = 1, #entries do
+    local e = entries[i]
+    if kinds[e[2]] then kinds[e[2]].drop(e, entry_key(e), rk) end
+  end
+  redis.call('SREM', home.class, rk)
+  redis.call('ZREM', home.order, rk)
+  redis.call('ZREM', home.expiry, rk)
+  redis.call('DEL', occupancy_key(rk))
+  return redis.call('DEL', rk)
+end
+
+local function server_ms()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+-- Remove what expired records left, at most 100 a write. A due member that lives after all (PERSIST, a later TTL) is
+-- put right instead.
+local function reap(home)
+  if redis.call('ZCARD', home.expiry) == 0 then return end
+  local due = redis.call('ZRANGEBYSCORE', home.expiry, '-inf', server_ms(), 'LIMIT', 0, 100)
+  for i = 1, #due do
+    local ttl = redis.call('PTTL', due[i])
+    if ttl == -2 then drop_record(due[i], home)
+    elseif ttl == -1 then redis.call('ZREM', home.expiry, due[i])
+    else redis.call('ZADD', home.expiry, server_ms() + ttl, due[i]) end
+  end
+end
+
+-- A repeat of a call whose reply was cut is answered from the token that the first run left.
+local function answered(token)
+  if token == '' then return nil end
+  local packed = redis.call('GET', token)
+  if packed then return cmsgpack.unpack(packed) end
+end
+
+local function remember(token, reply)
+  if token ~= '' then redis.call('SET', token, cmsgpack.pack(reply), 'PX', 60000) end
+  return reply
+end

@@ -1,0 +1,277 @@
+-- lib_where: conditions on records, as a tree that the index keys answer.
+--
+--   {'all'}                               every record of the model
+--   {'set', key, ...}                     member of any of these sets
+--   {'range', key, min, max}              score in range (ZRANGEBYSCORE syntax)
+--   {'starts', lex key, field, text}      text lookups; the lex key is false where the field keeps none
+--   {'ends', rev key, field, text}
+--   {'contains', lex key, field, text}
+--   {'raw', field, bytes, ...}            the stored bytes of a field are one of these; a final false: or it is missing
+--   {'keys', rk, ...}                     these records
+--   {'not', c}  {'and', c, ...}  {'or', c, ...}
+--
+-- where.size(c)     how many records satisfy it, at most; math.huge when no index knows
+-- where.gather(c)   those records, each once (only when the size is small)
+-- where.test(c, members)  a list of booleans
+-- `home` {class, order, expiry} is set by the script that includes this fragment.
+local where = {}
+local CHUNK = 4000 -- unpack() fails from 8,000 values
+
+-- Text of a packed str, nil for anything else. (cmsgpack.unpack raises on corrupt bytes; this does not.)
+local function packed_text(raw)
+  if not raw then return nil end
+  local head = string.byte(raw, 1)
+  if not head then return nil end
+  if head >= 0xa0 and head <= 0xbf then return string.sub(raw, 2) end
+  if head == 0xd9 then return string.sub(raw, 3) end
+  if head == 0xda then return string.sub(raw, 4) end
+  if head == 0xdb then return string.sub(raw, 6) end
+end
+
+local function lex_escaped(text) return (string.gsub(text, '%z', '\0\1')) end
+
+-- Bounds of the members of a lex set whose value begins with `text`.
+local function lex_bounds(text)
+  local low = lex_escaped(text)
+  local high = low
+  while high ~= '' do
+    local last = string.byte(high, -1)
+    high = string.sub(high, 1, -2)
+    if last < 255 then return '[' .. low, '(' .. high .. string.char(last + 1) end
+  end
+  return '[' .. low, '+'
+end
+
+-- A lex member is escaped value \0\0 rk. An escaped value holds \0 only before \1, so the first \0\0 ends it.
+local function lex_split(member)
+  local at = string.find(member, '\0\0', 1, true)
+  return string.sub(member, 1, at - 1), string.sub(member, at + 2)
+end
+
+local matches = {
+  starts = function(text, needle) return string.sub(text, 1, #needle) == needle end,
+  ends = function(text, needle) return needle == '' or string.sub(text, -#needle) == needle end,
+  contains = function(text, needle) return string.find(text, needle, 1, true) ~= nil end,
+}
+
+function where.size(c)
+  local op = c[1]
+  if op == 'all' then return redis.call('ZCARD', home.order)
+  elseif op == 'set' then
+    local n = 0
+    for i = 2, #c do n = n + redis.call('SCARD', c[i]) end
+    return n
+  elseif op == 'range' then return redis.call('ZCOUNT', c[2], c[3], c[4])
+  elseif (op == 'starts' or op == 'ends') and c[2] then
+    local low, high = lex_bounds(op == 'ends' and string.reverse(c[4]) or c[4])
+    return redis.call('ZLEXCOUNT', c[2], low, high)
+  elseif op == 'keys' then return #c - 1
+  elseif op == 'and' then
+    local n = math.huge
+    for i = 2, #c do n = math.min(n, where.size(c[i])) end
+    return n
+  elseif op == 'or' then
+    local n = 0
+    for i = 2, #c do n = n + where.size(c[i]) end
+    return n
+  end
+  return math.huge
+end
+
+function where.gather(c)
+  local op = c[1]
+  if op == 'all' then return redis.call('ZRANGE', home.order, 0, -1)
+  elseif op == 'set' then
+    if #c == 2 then return redis.call('SMEMBERS', c[2]) end
+    local out, seen = {}, {}
+    for i = 2, #c do
+      for _, m in ipairs(redis.call('SMEMBERS', c[i])) do
+        if not seen[m] then seen[m] = true; out[#out + 1] = m end
+      end
+    end
+    return out
+  elseif op == 'range' then return redis.call('ZRANGEBYSCORE', c[2], c[3], c[4])
+  elseif op == 'starts' or op == 'ends' then
+    local low, high = lex_bounds(op == 'ends' and string.reverse(c[4]) or c[4])
+    local out = redis.call('ZRANGEBYLEX', c[2], low, high)
+    for i = 1, #out do
+      local _, rk = lex_split(out[i])
+      out[i] = rk
+    end
+    return out
+  elseif op == 'keys' then
+    local out, seen = {}, {}
+    for i = 2, #c do
+      if not seen[c[i]] then seen[c[i]] = true; out[#out + 1] = c[i] end
+    end
+    return out
+  elseif op == 'and' then
+    local least, at = math.huge, nil
+    for i = 2, #c do
+      local n = where.size(c[i])
+      if n < least then least, at = n, i end
+    end
+    local out = where.gather(c[at])
+    for i = 2, #c do
+      if i ~= at and #out > 0 then out = where.keep(c[i], out) end
+    end
+    return out
+  elseif op == 'or' then
+    local out, seen = {}, {}
+    for i = 2, #c do
+      for _, m in ipairs(where.gather(c[i])) do
+        if not seen[m] then seen[m] = true; out[#out + 1] = m end
+      end
+    end
+    return out
+  end
+end
+
+local function each_chunk(members, call)
+  for from = 1, #members, CHUNK do
+    local to = math.min(from + CHUNK - 1, #members)
+    call(from, to)
+  end
+end
+
+local test_of = {}
+
+function test_of.all(_, members)
+  local out = {}
+  for i = 1, #members do out[i] = true end
+  return out
+end
+
+function test_of.set(c, members)
+  local out = {}
+  each_chunk(members, function(from, to)
+    for k = 2, #c do
+      local found = redis.call('SMISMEMBER', c[k], unpack(members, from, to))
+      for i = 1, #found do out[from + i - 1] = out[from + i - 1] or found[i] == 1 end
+    end
+  end)
+  return out
+end
+
+local function bound(text)
+  local open = string.sub(text, 1, 1) == '('
+  if open then text = string.sub(text, 2) end
+  if text == '-inf' then return -math.huge, open end
+  if text == '+inf' or text == 'inf' then return math.huge, open end
+  return tonumber(text), open
+end
+
+local function score_number(text)
+  if text == 'inf' then return math.huge elseif text == '-inf' then return -math.huge end
+  return tonumber(text)
+end
+
+function test_of.range(c, members)
+  local out = {}
+  local low, low_open = bound(c[3])
+  local high, high_open = bound(c[4])
+  each_chunk(members, function(from, to)
+    local scores = redis.call('ZMSCORE', c[2], unpack(members, from, to))
+    for i = 1, #scores do
+      local s = scores[i] and score_number(scores[i])
+      out[from + i - 1] = s ~= nil and s ~= false and (s > low or (s == low and not low_open))
+        and (s < high or (s == high and not high_open))
+    end
+  end)
+  return out
+end
+
+local function test_text(c, members)
+  local out = {}
+  for i = 1, #members do
+    local text = packed_text(redis.call('HGET', members[i], c[3]))
+    out[i] = text ~= nil and matches[c[1]](text, c[4])
+  end
+  return out
+end
+test_of.starts, test_of.ends, test_of.contains = test_text, test_text, test_text
+
+function test_of.raw(c, members)
+  local wanted, missing = {}, false
+  for k = 3, #c do
+    if c[k] then wanted[c[k]] = true else missing = true end
+  end
+  local out = {}
+  for i = 1, #members do
+    local raw = redis.call('HGET', members[i], c[2])
+    if raw then out[i] = wanted[raw] == true else out[i] = missing end
+  end
+  return out
+end
+
+function test_of.keys(c, members)
+  local wanted, out = {}, {}
+  for k = 2, #c do wanted[c[k]] = true end
+  for i = 1, #members do out[i] = wanted[members[i]] == true end
+  return out
+end
+
+test_of['not'] = function(c, members)
+  local out = where.test(c[2], members)
+  for i = 1, #members do out[i] = not out[i] end
+  return out
+end
+
+test_of['and'] = function(c, members)
+  -- each condition sees only what the ones before it let through
+  local out, left, place = {}, {}, {}
+  for i = 1, #members do out[i] = true; left[i] = members[i]; place[i] = i end
+  for k = 2, #c do
+    local found = where.test(c[k], left)
+    local next_left, next_place = {}, {}
+    for i = 1, #left do
+      if found[i] then
+        next_left[#next_left + 1] = left[i]
+        next_place[#next_place + 1] = place[i]
+      else out[place[i]] = false end
+    end
+    left, place = next_left, next_place
+    if #left == 0 then break end
+  end
+  return out
+end
+
+test_of['or'] = function(c, members)
+  local out = {}
+  for i = 1, #members do out[i] = false end
+  for k = 2, #c do
+    local found = where.test(c[k], members)
+    for i = 1, #members do out[i] = out[i] or found[i] end
+  end
+  return out
+end
+
+function where.test(c, members)
+  if #members == 0 then return {} end
+  return test_of[c[1]](c, members)
+end
+
+function where.keep(c, members)
+  local found, out = where.test(c, members), {}
+  for i = 1, #members do
+    if found[i] then out[#out + 1] = members[i] end
+  end
+  return out
+end
+
+-- Records that are due to expire may still be named by the indexes; nil when none is due (the normal case).
+function where.due()
+  if redis.call('ZCARD', home.expiry) == 0 then return nil end
+  local t = redis.call('TIME')
+  local now = t[1] * 1000 + math.floor(t[2] / 1000)
+  if redis.call('ZCOUNT', home.expiry, '-inf', now) == 0 then return nil end
+  return now
+end
+
+function where.alive(members)
+  local out = {}
+  for i = 1, #members do
+    if redis.call('EXISTS', members[i]) == 1 then out[#out + 1] = members[i] end
+  end
+  return out
+end

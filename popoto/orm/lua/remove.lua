@@ -1,0 +1,38 @@
+-- remove: delete one record and every trace of it in one atomic step.
+--
+-- KEYS[1]  hash    the record
+-- KEYS[2]  set     all records of the model
+-- KEYS[3]  zset    the same, all scores 0
+-- KEYS[4]  zset    records with a TTL -> when they expire, ms
+-- KEYS[5]  -       sentinel of the same hash tag, never written
+-- ARGV[1]  bytes   packed list of the commands that on_delete hooks recorded, run last
+-- ARGV[2]  string  key of the token under which the reply is kept for a repeat, or ''
+--
+-- returns  1 if the record existed, else 0 (leftovers are removed all the same)
+-- errors   WRONGTYPE, UNKNOWNKIND: nothing is written. HOOK: the record is deleted, a recorded command failed
+-- cost     O(entries * log n)
+local rk = KEYS[1]
+local home = {class = KEYS[2], order = KEYS[3], expiry = KEYS[4]}
+local token = ARGV[2]
+local before = answered(token)
+if before then return before end
+
+local _, entries = stored_occupancy(rk)
+local refusal = wrong_type(rk, 'hash')
+for i = 1, #entries do
+  local e = entries[i]
+  refusal = refusal or unknown_kind(e) or kinds[e[2]].probe(e, entry_key(e))
+end
+if refusal then return redis.error_reply(refusal) end
+
+local existed = drop_record(rk, home)
+reap(home)
+local commands = cmsgpack.unpack(ARGV[1])
+for i = 1, #commands do
+  local reply = redis.pcall(unpack(commands[i]))
+  if type(reply) == 'table' and reply.err then
+    return redis.error_reply('HOOK ' .. rk .. ' is deleted, but the command ' .. commands[i][1] ..
+      ' recorded by an on_delete hook failed: ' .. reply.err)
+  end
+end
+return remember(token, existed)

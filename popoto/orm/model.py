@@ -1,0 +1,466 @@
+"""Model: a record in a Redis hash, its indexes kept by the server in the same step (lua/commit.lua)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any, ClassVar, TypeVar
+
+from popoto.exceptions import KeyMutationError, ModelException, SkipSaveException
+from popoto.orm import plan
+from popoto.orm.codec import CodecError
+from popoto.orm.commands import Command, arun, queue, require_pipeline, run
+from popoto.orm.db_key import DB_key
+from popoto.orm.keys import unescape
+from popoto.orm.metaclass import ModelBase
+from popoto.orm.options import ModelOptions
+from popoto.orm.query import Query
+
+logger = logging.getLogger("popoto.model")
+Self = TypeVar("Self", bound="Model")
+_SKIP = object()
+
+
+class Model(metaclass=ModelBase):
+    """Base class of models. Public class attributes are Fields; each record is a Redis hash at `ClassName:key:...`.
+
+    A model without a KeyField gets an AutoKeyField `_auto_key`.
+
+    Attributes:
+        query, objects: the model's Query.
+        _meta, _options: its ModelOptions.
+        _ttl: seconds until the record expires, set before `save()`; None on a stored record makes it permanent.
+        _expire_at: datetime at which it expires.
+    """
+
+    query_class: ClassVar[Any] = Query
+    query: ClassVar[Query]
+    objects: ClassVar[Query]
+    _meta: ClassVar[ModelOptions]
+    _options: ClassVar[ModelOptions]
+
+    _ttl: Any = None
+    _expire_at: Any = None
+    _saved_key: str | None = None
+    _is_persisted: bool = False
+
+    # -- instances ----------------------------------------------------------------------------------------------------
+
+    def __init__(self, **given: Any) -> None:
+        """Make an instance in memory; nothing is stored.
+
+        Raises: ModelException: a value of a wrong type, a name that is no field, an abstract model.
+        """
+        meta = self._meta
+        if meta.abstract:
+            raise ModelException(f"{type(self).__name__} is abstract (class Meta); make a subclass and use that.")
+        values = self.__dict__
+        try:
+            for name, field in meta.init_items:
+                if name in given:
+                    value = given.pop(name)
+                    if value is not None and (type(value) is not field.type or field._checks_length or field.is_auto):
+                        value = field.coerce(value)
+                    values[name] = value
+                elif field.default is None and not field.is_auto:
+                    values[name] = None
+                else:
+                    values[name] = field.default_value()
+        except ModelException as error:
+            raise ModelException(f"{type(self).__name__}: {error}") from None
+        if meta.ttl is not None:
+            values["_ttl"] = meta.ttl
+        if given:
+            self._take_private(given)
+
+    def _take_private(self, given: dict[str, Any]) -> None:
+        for name, value in given.items():
+            if not name.startswith("_"):
+                raise ModelException(
+                    f"{type(self).__name__} has no field '{name}'. Fields: {', '.join(self._meta.fields)}."
+                )
+            setattr(self, name, value)
+
+    @classmethod
+    def _hydrated(cls: type[Self], redis_key: str, raw: dict[bytes, bytes]) -> Self:
+        """Return the instance of a stored record.
+
+        Raises: ModelException: a stored value is corrupt; names key, field and reason.
+        """
+        instance = cls.__new__(cls)
+        values = instance.__dict__
+        stored = raw.get
+        for raw_name, name, field, decode in cls._meta.load_items:
+            packed = stored(raw_name)
+            if packed is None:
+                values[name] = None if field.is_auto else field.default_value()
+                continue
+            try:
+                values[name] = decode(packed)
+            except CodecError as error:
+                raise ModelException(f"{redis_key}: the stored value of field '{name}' cannot be read: {error}") from None
+        values["_saved_key"] = redis_key
+        values["_is_persisted"] = True
+        return instance
+
+    @property
+    def db_key(self) -> DB_key:
+        """The key that the current values give."""
+        return DB_key(self._meta.model_name, *(self.__dict__.get(name) for name in self._meta.key_names))
+
+    @property
+    def _redis_key(self) -> str | None:
+        """The key the record was saved under; before that the key it will get; None while a key part is None."""
+        if self._saved_key is not None:
+            return self._saved_key
+        values = self.__dict__
+        if any(values.get(name) is None for name in self._meta.key_names):
+            return None
+        return self._meta.record_key(values)
+
+    @property
+    def pk(self) -> str:
+        """The key the record was saved under, else the key that the current values give."""
+        return self._saved_key or self._meta.record_key(self.__dict__)
+
+    def __str__(self) -> str:
+        return self.pk
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} Popoto object at {self.pk}>"
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._meta.record_key(self.__dict__) == other._meta.record_key(other.__dict__)
+
+    def __hash__(self) -> int:
+        return hash((type(self).__name__, self._meta.record_key(self.__dict__)))
+
+    # -- validation ---------------------------------------------------------------------------------------------------
+
+    def is_valid(self, null_check: bool = True) -> bool:
+        """Return True if every value has its field's type (coerced where that loses nothing), null and length.
+
+        Problems are logged at ERROR.
+
+        Raises: ModelException: `_ttl` and `_expire_at` are both set.
+        """
+        if self._ttl and self._expire_at:
+            raise ModelException(
+                f"_ttl ({self._ttl!r}) and _expire_at ({self._expire_at!r}) are both set; use one of them."
+            )
+        try:
+            self._validate(None, null_check)
+        except ModelException as error:
+            logger.error("%s", error)
+            return False
+        return True
+
+    def _validate(self, names: frozenset[str] | None, null_check: bool = True) -> None:
+        values = self.__dict__
+        meta = self._meta
+        try:
+            for name, field in meta.init_items:
+                value = values.get(name)
+                if value is None:
+                    values[name] = None
+                elif (type(value) is not field.type or field._checks_length or field.is_auto) and (
+                    names is None or name in names
+                ):
+                    values[name] = field.coerce(value)
+        except ModelException as error:
+            raise ModelException(f"{type(self).__name__}: {error}") from None
+        for field in meta.validated:
+            if names is None or field.name in names:
+                if not type(field).is_valid(field, values[field.name], null_check=null_check):
+                    raise ModelException(f"{type(self).__name__}.{field.name}: {values[field.name]!r} is not valid.")
+        if null_check:
+            for name in meta.required:
+                if values[name] is None and (names is None or name in names):
+                    raise ModelException(
+                        f"{type(self).__name__}.{name} is None, and the field is not null. Give it a value."
+                    )
+
+    # -- save ---------------------------------------------------------------------------------------------------------
+
+    def pre_save(
+        self,
+        pipeline: Any = None,
+        ignore_errors: bool = False,
+        skip_auto_now: bool = False,
+        update_fields: Iterable[str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Hook: runs before each save, before validation; override it to compute fields (call super).
+
+        Raise SkipSaveException, or return False, to skip the save; it then returns False.
+        """
+        return True
+
+    def save(
+        self,
+        pipeline: Any = None,
+        ignore_errors: bool = False,
+        skip_auto_now: bool = False,
+        update_fields: Iterable[str] | None = None,
+        migrate_key: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Store the record and all its index entries in one atomic step, one round trip.
+
+        Args:
+            pipeline: a redis-py pipeline; the save is queued and the pipeline returned.
+            ignore_errors: log what makes the save impossible and return False instead of raising.
+            skip_auto_now: leave auto_now fields as they are.
+            update_fields: write only these fields and their index entries; [] does nothing. The record must exist.
+            migrate_key: allow changed key fields; the record and all that belongs to it move to the new key.
+            kwargs: handed to `pre_save` and to the fields' hooks.
+        Returns: how many fields of the hash are new (int), or the pipeline; False where the save was skipped.
+        Raises: KeyMutationError: a key field changed. ModelException: a value is wrong, a unique value is taken, a
+            partial save of a record that is gone; nothing is written then.
+        """
+        if pipeline is not None:
+            require_pipeline(pipeline)
+        try:
+            command = self._save_command(ignore_errors, skip_auto_now, update_fields, migrate_key, pipeline, kwargs)
+            if command is None:
+                return 0 if pipeline is None else pipeline
+            if command is _SKIP:
+                return False if pipeline is None else pipeline
+            if pipeline is not None:
+                queue(command, pipeline)
+                command.parse(0)  # counts as saved once it is queued
+                return pipeline
+            return run(command)
+        except ModelException as error:
+            if not ignore_errors:
+                raise
+            logger.error("%s", error)
+            return False
+
+    async def async_save(
+        self,
+        pipeline: Any = None,
+        ignore_errors: bool = False,
+        skip_auto_now: bool = False,
+        update_fields: Iterable[str] | None = None,
+        migrate_key: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Await `save()`: the same arguments and results, native async I/O."""
+        if pipeline is not None:
+            return self.save(pipeline, ignore_errors, skip_auto_now, update_fields, migrate_key, **kwargs)
+        try:
+            command = self._save_command(ignore_errors, skip_auto_now, update_fields, migrate_key, None, kwargs)
+            if command is None:
+                return 0
+            return False if command is _SKIP else await arun(command)
+        except ModelException as error:
+            if not ignore_errors:
+                raise
+            logger.error("%s", error)
+            return False
+
+    def _save_command(
+        self,
+        ignore_errors: bool,
+        skip_auto_now: bool,
+        update_fields: Iterable[str] | None,
+        migrate_key: bool,
+        pipeline: Any,
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Return the save as a Command; None when there is nothing to do, _SKIP when a hook skipped it."""
+        names = self._listed(update_fields)
+        if names is not None and not names:
+            return None
+        meta = self._meta
+        keys = meta.keys
+        self._key_of_save(migrate_key)
+        try:
+            go_on = self.pre_save(
+                pipeline=pipeline,
+                ignore_errors=ignore_errors,
+                skip_auto_now=skip_auto_now,
+                update_fields=update_fields,
+                **kwargs,
+            )
+        except SkipSaveException:
+            return _SKIP
+        if not go_on:
+            return _SKIP
+        values = self.__dict__
+        for field in meta.prepared:
+            if names is None or field.name in names:
+                values[field.name] = field.format_value_pre_save(
+                    values.get(field.name), skip_auto_now=skip_auto_now, **kwargs
+                )
+        self._validate(names)
+        record_key, moved = self._key_of_save(migrate_key)
+        if moved:
+            if names is not None:
+                names = names | meta.key_field_names
+        guard = plan.GUARD_NONE
+        if names is not None and not moved:
+            guard = plan.GUARD_EXISTS
+        elif self._saved_key is None and meta.insert_only:
+            guard = plan.GUARD_NEW
+        expire = False
+        if self._ttl is not None or self._expire_at is not None or "_ttl" in values:
+            expire = plan.expiry_of(self._ttl, self._expire_at, "_ttl" in values)
+        commands = plan.recorded(
+            [f for f in meta.save_hooks if names is None or f.name in names],
+            "on_save",
+            self,
+            ignore_errors=ignore_errors,
+            **kwargs,
+        )
+
+        def saved(created: int) -> int:
+            values["_saved_key"] = record_key
+            values["_is_persisted"] = True
+            return created
+
+        return plan.commit_command(
+            meta,
+            keys,
+            record_key,
+            values,
+            names=names,
+            moved=moved,
+            guard=guard,
+            expire=expire,
+            commands=commands,
+            parse=saved,
+        )
+
+    def _listed(self, update_fields: Iterable[str] | None) -> frozenset[str] | None:
+        if update_fields is None:
+            return None
+        if isinstance(update_fields, (str, bytes)):
+            raise TypeError(f"update_fields: expected a list of field names, got the text {update_fields!r}.")
+        names = frozenset(update_fields)
+        unknown = sorted(str(name) for name in names if name not in self._meta.fields)
+        if unknown:
+            raise ModelException(
+                f"update_fields: {type(self).__name__} has no field {', '.join(unknown)}. "
+                f"Fields: {', '.join(self._meta.fields)}."
+            )
+        return names
+
+    def _key_of_save(self, migrate_key: bool) -> tuple[str, str | None]:
+        """Return (key to save under, key the record moves from or None).
+
+        Raises: KeyMutationError: the key changed without leave. ModelException: every key part is None.
+        """
+        meta, values = self._meta, self.__dict__
+        record_key = meta.record_key(values)
+        saved = self._saved_key
+        namespace = meta.keys.namespace
+        if saved is not None and not saved.startswith(meta.keys.record + ":"):
+            saved = None  # it was stored in another namespace
+        if saved is None or saved == record_key:
+            if saved is None and all(values.get(name) is None for name in meta.key_names):
+                raise ModelException(
+                    f"{type(self).__name__}: every key field is None ({', '.join(meta.key_names)}). Give one a value."
+                )
+            return record_key, None
+        if not migrate_key:
+            for name, old_part, new_part in zip(
+                meta.key_names,
+                saved.removeprefix(namespace).split(":")[1:],
+                record_key.removeprefix(namespace).split(":")[1:],
+                strict=True,
+            ):
+                if old_part not in (new_part, "None"):
+                    raise KeyMutationError(
+                        f"{type(self).__name__}.{name} is part of the key and changed from {unescape(old_part)!r} to "
+                        f"{values.get(name)!r}. Use save(migrate_key=True) to move the record, or set it back."
+                    )
+        return record_key, saved
+
+    @classmethod
+    def create(cls: type[Self], pipeline: Any = None, **kwargs: Any) -> Any:
+        """Make an instance, save it and return it (or the pipeline, when one was given)."""
+        instance = cls(**kwargs)
+        result = instance.save(pipeline=pipeline)
+        return instance if pipeline is None else result
+
+    @classmethod
+    async def async_create(cls: type[Self], pipeline: Any = None, **kwargs: Any) -> Any:
+        """Await `create()`."""
+        instance = cls(**kwargs)
+        result = await instance.async_save(pipeline=pipeline)
+        return instance if pipeline is None else result
+
+    # -- delete -------------------------------------------------------------------------------------------------------
+
+    def delete(self, pipeline: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Delete the record and every trace of it in one atomic step.
+
+        Returns: True if the record existed, or the pipeline. The instance may be saved again.
+        """
+        if pipeline is not None:
+            require_pipeline(pipeline)
+        command = self._delete_command(kwargs)
+        if pipeline is not None:
+            queue(command, pipeline)
+            command.parse(0)
+            return pipeline
+        return run(command)
+
+    async def async_delete(self, pipeline: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Await `delete()`."""
+        if pipeline is not None:
+            return self.delete(pipeline, *args, **kwargs)
+        return await arun(self._delete_command(kwargs))
+
+    def _delete_command(self, kwargs: dict[str, Any]) -> Command[bool]:
+        record_key = self.pk
+        commands = plan.recorded(
+            self._meta.delete_hooks, "on_delete", self, saved_redis_key=self._saved_key, **kwargs
+        )
+
+        def deleted(existed: int) -> bool:
+            self._saved_key = None
+            self._is_persisted = False
+            return bool(existed)
+
+        return plan.remove_command(self._meta.keys, record_key, commands, deleted)
+
+    # -- read ---------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls: type[Self], db_key: Any = None, **kwargs: Any) -> Self | None:
+        """Return the record with this key (a Redis key or DB_key) or these key field values; None if there is none."""
+        if db_key is None and not kwargs:
+            return None
+        return cls.query.get(db_key, **kwargs)
+
+    @classmethod
+    async def async_load(cls: type[Self], db_key: Any = None, **kwargs: Any) -> Self | None:
+        """Await `load()`."""
+        if db_key is None and not kwargs:
+            return None
+        return await cls.query.async_get(db_key, **kwargs)
+
+    @classmethod
+    def get_info(cls) -> dict[str, Any]:
+        """Return {"name", "fields": [names], "query_filters": [filter parameters]}."""
+        parameters = cls._meta.filter_query_params_by_field.values()
+        return {
+            "name": cls.__name__,
+            "fields": list(cls._meta.fields),
+            "query_filters": sorted(set().union(*parameters)),
+        }
+
+    def to_dict(self, include: Iterable[str] | None = None, exclude: Iterable[str] | None = None) -> dict[str, Any]:
+        """Return the public fields' values by name, in the order of their definition."""
+        wanted = None if include is None else set(include)
+        unwanted = set(exclude or ())
+        return {
+            name: self.__dict__.get(name)
+            for name in self._meta.explicit_fields
+            if (wanted is None or name in wanted) and name not in unwanted
+        }

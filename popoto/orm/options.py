@@ -1,0 +1,194 @@
+"""ModelOptions: what a model's class body says, checked once and laid out for the hot paths."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from popoto import redis_db
+from popoto.exceptions import ModelException
+from popoto.orm.fields.base import Field
+from popoto.orm.fields.key import AutoKeyField
+from popoto.orm.keys import ModelKeys, escape, model_keys
+from popoto.orm.slots import Slot
+
+RESERVED = frozenset({"limit", "order_by", "values"})
+_FIELD_NAME = re.compile(r"_?[a-z]\w*|_\w+", re.ASCII)
+_META_NAMES = frozenset(
+    {"order_by", "ttl", "indexes", "abstract", "key_name", "unique_together", "index_together", "shard_by"}
+)
+
+
+class ModelOptions:
+    """Metadata of a model: `Model._meta`, also `Model._options`.
+
+    Attributes:
+        model_name: the name in keys (`Meta.key_name`, else the class name).
+        fields: name -> Field, public ones first, then hidden ones (leading underscore).
+        order_by, ttl, indexes, abstract: as in `class Meta`.
+    """
+
+    def __init__(self, model_name: str) -> None:
+        self.model_name = model_name
+        self.fields: dict[str, Field] = {}
+        self.order_by: str | None = None
+        self.ttl: int | None = None
+        self.indexes: tuple[tuple[tuple[str, ...], bool], ...] = ()
+        self.abstract = False
+        self.slots: list[Slot] = []
+        self.dependants: dict[str, list[Slot]] = {}
+
+    # -- built from the class body ----------------------------------------------------------------------------------
+
+    def add_field(self, name: str, field: Field) -> None:
+        """Add a field under its name.
+
+        Raises: ModelException: the name cannot be a field's.
+        """
+        if not _FIELD_NAME.fullmatch(name):
+            raise ModelException(
+                f"{self.model_name}.{name}: a field name starts with a lowercase letter or an underscore. Rename it."
+            )
+        if name in RESERVED:
+            raise ModelException(f"{self.model_name}.{name}: the name is a keyword of filter(). Rename the field.")
+        self.fields[name] = field
+
+    def read_meta(self, meta: Any, inherited: ModelOptions | None) -> None:
+        """Take over `class Meta`; what it does not say comes from the parent model, except `abstract`."""
+        given = {k: v for k, v in vars(meta).items() if not k.startswith("__")} if meta is not None else {}
+        unknown = sorted(set(given) - _META_NAMES)
+        if unknown:
+            raise ModelException(
+                f"{self.model_name}.Meta has no option {', '.join(unknown)}. Options: {', '.join(sorted(_META_NAMES))}."
+            )
+        if inherited is not None:
+            self.order_by, self.ttl, self.indexes = inherited.order_by, inherited.ttl, inherited.indexes
+        self.order_by = given.get("order_by", self.order_by)
+        self.ttl = given.get("ttl", self.ttl)
+        self.indexes = given.get("indexes", self.indexes)
+        self.abstract = bool(given.get("abstract", False))
+        self.model_name = given.get("key_name", self.model_name)
+
+    def finish(self, model: Any) -> None:
+        """Check what names fields, and lay out what the hot paths walk.
+
+        Raises: ModelException: an option of Meta or of a field is wrong.
+        """
+        if not self.key_field_names and not self.abstract:
+            auto = AutoKeyField()
+            auto.name = "_auto_key"
+            self.fields["_auto_key"] = auto
+        public = {n: f for n, f in self.fields.items() if not n.startswith("_")}
+        hidden = {n: f for n, f in self.fields.items() if n.startswith("_")}
+        self.fields = {**public, **hidden}
+        for field in self.fields.values():
+            if hasattr(field, "model_fields"):
+                field.model_fields = self.fields
+        self._check_meta()
+        self.key_names: tuple[str, ...] = tuple(sorted(self.key_field_names))
+        self.init_items = [(name, field) for name, field in self.fields.items()]
+        self.load_items = [
+            (name.encode(), name, field, field._decode if type(field).decode is Field.decode else field.decode)
+            for name, field in self.fields.items()
+        ]
+        self.prepared = [f for f in self.fields.values() if _overrides(f, "format_value_pre_save")]
+        self.save_hooks = [f for f in self.fields.values() if _overrides(f, "on_save")]
+        self.delete_hooks = [f for f in self.fields.values() if _overrides(f, "on_delete")]
+        self.validated = [f for f in self.fields.values() if _overrides(f, "is_valid")]
+        self.required = [n for n, f in self.fields.items() if not f.null]
+        self.insert_only = [n for n in self.key_names if self.fields[n].unique]
+        self.encoders = [
+            (name, field._encode if type(field).encode is Field.encode else field.encode)
+            for name, field in self.fields.items()
+        ]
+        for field in self.fields.values():
+            field.bind(model)
+        self.slots = [slot for field in self.fields.values() for slot in field.slots()]
+        names = [slot.name for slot in self.slots]
+        if len(set(names)) != len(names):
+            raise ModelException(f"{self.model_name}: two index slots have one name: {sorted(names)}.")
+
+    def _check_meta(self) -> None:
+        if self.order_by is not None:
+            if not isinstance(self.order_by, str) or self.order_by.lstrip("-") not in self.fields:
+                raise ModelException(
+                    f"{self.model_name}.Meta.order_by: expected a field name, '-' before it for descending; got "
+                    f"{self.order_by!r}. Fields: {', '.join(self.fields)}."
+                )
+        if self.ttl is not None and (type(self.ttl) is not int or self.ttl <= 0):
+            raise ModelException(
+                f"{self.model_name}.Meta.ttl: expected a positive whole number of seconds, got {self.ttl!r}."
+            )
+        if self.indexes:
+            raise ModelException(f"{self.model_name}.Meta.indexes: composite indexes are not there yet; leave it out.")
+
+    # -- views ------------------------------------------------------------------------------------------------------
+
+    @property
+    def keys(self) -> ModelKeys:
+        """The model's keys in the current namespace."""
+        return model_keys(redis_db.key_namespace(), self.model_name)
+
+    @property
+    def field_names(self) -> list[str]:
+        return list(self.fields)
+
+    @property
+    def key_field_names(self) -> set[str]:
+        return {name for name, field in self.fields.items() if field.is_key}
+
+    @property
+    def auto_field_names(self) -> set[str]:
+        return {name for name, field in self.fields.items() if field.is_auto}
+
+    @property
+    def sorted_field_names(self) -> set[str]:
+        return {name for name, field in self.fields.items() if field.is_sorted}
+
+    @property
+    def explicit_fields(self) -> dict[str, Field]:
+        """The public fields."""
+        return {name: field for name, field in self.fields.items() if not name.startswith("_")}
+
+    @property
+    def hidden_fields(self) -> dict[str, Field]:
+        return {name: field for name, field in self.fields.items() if name.startswith("_")}
+
+    @property
+    def db_class_set_key(self) -> str:
+        return self.keys.class_set
+
+    @property
+    def db_key_length(self) -> int:
+        return 1 + len(self.key_names)
+
+    def get_db_key_index_position(self, name: str) -> int:
+        """Return the place of a key field among the parts of the record's key; the model's name is part 0."""
+        return self.key_names.index(name) + 1
+
+    @property
+    def filter_query_params_by_field(self) -> dict[str, set[str]]:
+        return {name: field.filter_names() for name, field in self.fields.items()}
+
+    def record_key(self, values: Mapping[str, Any]) -> str:
+        """Return the key of the record with these values."""
+        return self.keys.record_key(values[name] for name in self.key_names)
+
+    def holds(self, redis_key: str) -> bool:
+        """Return True when the key can be one of this model's records."""
+        namespace = redis_db.key_namespace()
+        parts = redis_key.removeprefix(namespace).split(":")
+        return redis_key.startswith(namespace) and parts[0] == escape(self.model_name) and (
+            len(parts) == self.db_key_length
+        )
+
+
+def _overrides(field: Field, hook: str) -> bool:
+    return getattr(type(field), hook).__func__ is not getattr(Field, hook).__func__ if inspect.ismethod(
+        getattr(type(field), hook)
+    ) else getattr(type(field), hook) is not getattr(Field, hook)
+
+
+Hook = Callable[..., Any]

@@ -1,0 +1,153 @@
+"""From an instance to the plan that lua/commit.lua carries out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from popoto.exceptions import ModelException
+from popoto.orm.commands import Command, Recorder
+from popoto.orm.keys import ModelKeys
+from popoto.orm.scripts import Script
+from popoto.orm.slots import KEEP, Slot
+
+if TYPE_CHECKING:
+    from popoto.orm.options import ModelOptions
+
+COMMIT = Script("popoto.orm", "commit", with_kinds=True)
+REMOVE = Script("popoto.orm", "remove", with_kinds=True)
+
+# cmsgpack reads no bin type: bytes and str both travel as raw strings
+pack = partial(msgpack.packb, use_bin_type=False)
+
+GUARD_NONE, GUARD_EXISTS, GUARD_NEW = 0, 1, 2
+
+
+def expiry_of(ttl: Any, expire_at: Any, ttl_was_set: bool) -> Any:
+    """Return the plan's `expire`.
+
+    Args:
+        ttl: seconds (int) or timedelta or None.
+        expire_at: datetime, naive ones in local time; or None.
+        ttl_was_set: the user set `_ttl` on this instance; None then means "never".
+    Raises: ModelException: both, or a value that Redis would refuse or that is over already.
+    """
+    if ttl and expire_at:
+        raise ModelException(f"_ttl ({ttl!r}) and _expire_at ({expire_at!r}) are both set; use one of them.")
+    if expire_at is not None:
+        if not isinstance(expire_at, datetime):
+            raise ModelException(f"_expire_at: expected a datetime, got {expire_at!r}. For seconds from now use _ttl.")
+        at_ms = int(expire_at.timestamp() * 1000)
+        if at_ms <= time.time() * 1000:
+            raise ModelException(f"_expire_at: {expire_at} is past; the record would be gone at once. Use delete().")
+        return ["at", at_ms]
+    if ttl is None:
+        return ["persist"] if ttl_was_set else False
+    seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
+    if isinstance(ttl, bool) or not isinstance(seconds, (int, float)) or seconds != seconds or seconds <= 0:
+        raise ModelException(f"_ttl: expected a positive number of seconds, got {ttl!r}. None means never.")
+    return ["px", max(1, round(seconds * 1000))]
+
+
+def commit_command(
+    meta: ModelOptions,
+    keys: ModelKeys,
+    record_key: str,
+    values: Mapping[str, Any],
+    *,
+    names: frozenset[str] | None,
+    moved: str | None,
+    guard: int,
+    expire: Any,
+    commands: Sequence[Any],
+    parse: Any,
+) -> Command[int]:
+    """Return the save of one record.
+
+    Args:
+        values: field name -> value, for every field (a partial save needs them to fill parts it does not name).
+        names: the fields that a partial save writes; None for all.
+        moved: the key the record had before, when it changes.
+    Raises: ModelException: a value cannot be stored.
+    """
+    hash_pairs: list[Any] = []
+    for name, encode in meta.encoders:
+        if names is None or name in names:
+            hash_pairs.append(name)
+            try:
+                hash_pairs.append(encode(values[name]))
+            except ValueError as error:  # a CodecError, which names neither model nor field
+                raise ModelException(f"{meta.model_name}.{name}: {error}") from None
+    entries: list[Any] = []
+    payload: list[Any] = []
+    plan: dict[str, Any] = {
+        "guard": guard,
+        "moved": moved or False,
+        "hash": hash_pairs,
+        "partial": names is not None,
+        "payload": payload,
+        "expire": expire,
+        "commands": commands,
+    }
+    if names is None:
+        for slot in meta.slots:
+            made = slot.make(values)
+            if made is not None:
+                entries.append((slot.name, slot.kind, keys.base(slot.prefix, slot.field_name), made[0], made[1]))
+                payload.append(KEEP if made[2] is None else made[2])
+    else:
+        _partial_entries(meta.slots, keys, values, names, entries, plan)
+    try:
+        args = (record_key, *keys.home, pack(plan), pack(entries), "")
+    except UnicodeEncodeError as error:
+        raise ModelException(f"{record_key!r}: {error}. No stored text can hold half a surrogate pair.") from None
+    return Command(args, parse, COMMIT, key_count=5, repeat="token")
+
+
+def _partial_entries(
+    slots: Sequence[Slot],
+    keys: ModelKeys,
+    values: Mapping[str, Any],
+    names: frozenset[str],
+    entries: list[Any],
+    plan: dict[str, Any],
+) -> None:
+    """Fill in the entries that a partial save of `names` changes, and say what the server takes from what is stored."""
+    masks: list[list[bool]] = []
+    keeps: list[bool] = []
+    dropped: list[str] = []
+    for slot in slots:
+        if not slot.touched_by(names):
+            continue
+        made = slot.make(values)
+        keep = bool(slot.source) and names.isdisjoint(slot.source)
+        if made is None:
+            if not keep:
+                dropped.append(slot.name)
+            continue
+        entries.append((slot.name, slot.kind, keys.base(slot.prefix, slot.field_name), made[0], made[1]))
+        plan["payload"].append(KEEP if keep or made[2] is None else made[2])
+        masks.append([part in names for part in slot.parts])
+        keeps.append(keep)
+    plan["masks"], plan["keeps"], plan["dropped"] = masks, keeps, dropped
+
+
+def remove_command(keys: ModelKeys, record_key: str, commands: Sequence[Any], parse: Any) -> Command[bool]:
+    """Return the deletion of one record."""
+    return Command((record_key, *keys.home, pack(commands), ""), parse, REMOVE, key_count=5, repeat="token")
+
+
+def recorded(hooks: Sequence[Any], hook: str, instance: Any, **extra: Any) -> list[Any]:
+    """Run the hooks of fields (`on_save` or `on_delete`) on a recorder and return what they queued."""
+    if not hooks:
+        return []
+    recorder = Recorder()
+    for field in hooks:
+        value = instance.__dict__.get(field.name)
+        getattr(type(field), hook)(instance, field.name, value, pipeline=recorder, **extra)
+    return recorder.commands

@@ -1,0 +1,94 @@
+"""Lua scripts: one operation a file, composed of shared fragments, sent by hash.
+
+NOSCRIPT can come at any time (restart, failover, SCRIPT FLUSH) and means that the command did not run. A single call then
+sends the source. In a pipeline a resent command would run out of order, so there the first use of a script travels as
+EVAL with its source and the following ones as EVALSHA.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cached_property
+from importlib.resources import files
+from typing import Any
+
+_FRAGMENT = re.compile(r"^LIB_(\w+)$", re.MULTILINE)
+_kinds: list[tuple[str, str]] = []
+
+
+def read_lua(package: str, name: str) -> str:
+    """Return the text of `package`/lua/`name`.lua."""
+    return files(package).joinpath("lua", f"{name}.lua").read_text("utf-8")
+
+
+class Script:
+    """A server script. `source` and `sha` are built at first use, when every entry kind is registered.
+
+    Args:
+        package: package whose folder `lua` holds the file.
+        name: file name without `.lua`.
+        fragments: (package, name) of fragments that go before it. A line `LIB_X` in the file is replaced by the
+            ORM's fragment `lib_x`.
+        with_kinds: True puts lib_record and every registered entry kind before it.
+    """
+
+    _all: list[Script] = []
+
+    def __init__(
+        self, package: str, name: str, fragments: tuple[tuple[str, str], ...] = (), with_kinds: bool = False
+    ) -> None:
+        self.package, self.name = package, name
+        self._fragments, self._with_kinds = fragments, with_kinds
+        Script._all.append(self)
+
+    @cached_property
+    def source(self) -> str:
+        pieces = list(self._fragments)
+        if self._with_kinds:
+            pieces = [("popoto.orm", "lib_record"), *_kinds, *pieces]
+        body = read_lua(self.package, self.name)
+        body = _FRAGMENT.sub(lambda match: read_lua("popoto.orm", f"lib_{match.group(1).lower()}"), body)
+        return "#!lua\n" + _strip("\n".join([*(read_lua(*piece) for piece in pieces), body]))
+
+    @cached_property
+    def sha(self) -> str:
+        return hashlib.sha1(self.source.encode()).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"<Script {self.package}/{self.name}>"
+
+    def _forget(self) -> None:
+        self.__dict__.pop("source", None)
+        self.__dict__.pop("sha", None)
+
+
+def _strip(source: str) -> str:
+    """Drop whole-line comments and blank lines: they cost bytes on the wire and nothing reads them there."""
+    kept = (line for line in source.splitlines() if line.strip() and not line.lstrip().startswith("--"))
+    return "\n".join(kept) + "\n"
+
+
+def register_kind(package: str, name: str) -> None:
+    """Make an entry kind (a fragment that fills `kinds`, see lib_record.lua) known to commit and remove."""
+    if (package, name) not in _kinds:
+        _kinds.append((package, name))
+        for script in Script._all:
+            script._forget()
+
+
+for _name in ("kind_set", "kind_zset", "kind_companion"):
+    register_kind("popoto.orm", _name)
+
+
+def evalsha_or_source(script: Script, pipeline: Any) -> tuple[str, str]:
+    """Return ("EVAL", source) at the first use of a script in a pipeline's batch, ("EVALSHA", sha) afterwards."""
+    stack = pipeline.command_stack
+    mark = getattr(pipeline, "_popoto_scripts", None)
+    if mark is None or mark[0] is not stack or not stack:
+        mark = (stack, set())
+        pipeline._popoto_scripts = mark
+    if script.sha in mark[1]:
+        return "EVALSHA", script.sha
+    mark[1].add(script.sha)
+    return "EVAL", script.source
