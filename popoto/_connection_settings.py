@@ -110,9 +110,7 @@ def from_url(url: str, origin: str) -> ServerSettings:
         )
     if not separator or scheme not in ("redis", "rediss", "unix", "embedded"):
         given = f"starts with {scheme}://" if separator else "has no scheme"
-        raise ConnectionSettingsError(
-            f"{origin} {given}; expected {SCHEMES}, for example redis://localhost:6379/0."
-        )
+        raise ConnectionSettingsError(f"{origin} {given}; expected {SCHEMES}, for example redis://localhost:6379/0.")
     try:
         if scheme == "embedded":
             return _embedded_settings(rest)
@@ -163,9 +161,7 @@ def async_client(settings: ServerSettings) -> AsyncClient:
     size = arguments.pop("max_connections", None) or ASYNC_CONNECTIONS
     template = redis.asyncio.Redis(**arguments).connection_pool
     options = _pool_options(settings, template, _embedded.AsyncEmbeddedConnection)
-    return redis.asyncio.Redis(
-        connection_pool=redis.asyncio.BlockingConnectionPool(max_connections=size, **options)
-    )
+    return redis.asyncio.Redis(connection_pool=redis.asyncio.BlockingConnectionPool(max_connections=size, **options))
 
 
 def _pool_options(settings: ServerSettings, template: Any, embedded_class: type) -> dict[str, Any]:
@@ -226,9 +222,7 @@ def _embedded_settings(rest: str) -> ServerSettings:
         raise ValueError("embedded:// needs an absolute folder, with three slashes")
     options = parse_qs(query)
     if options.keys() - {"db"}:
-        raise ValueError(
-            f"the only option of embedded:// is db, not {', '.join(sorted(options.keys() - {'db'}))}"
-        )
+        raise ValueError(f"the only option of embedded:// is db, not {', '.join(sorted(options.keys() - {'db'}))}")
     db = options.get("db", ["0"])[0]
     if not db.isdecimal():
         raise ValueError(f"db is the number of the database, not {db!r}")

@@ -28,7 +28,6 @@ import sys
 import threading
 import time
 import uuid
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -317,13 +316,7 @@ def _close_before_a_worker_exits(store: EmbeddedStore) -> None:
     if process is not None and process.parent_process() is not None:
         from multiprocessing.util import Finalize
 
-        Finalize(None, _close_if_alive, args=(weakref.ref(store),), exitpriority=-100)
-
-
-def _close_if_alive(ref: weakref.ref[EmbeddedStore]) -> None:
-    store = ref()
-    if store is not None:
-        store.close()
+        Finalize(None, store.close, exitpriority=-100)
 
 
 class EmbeddedConnection(UnixDomainSocketConnection):

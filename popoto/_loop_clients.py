@@ -63,9 +63,7 @@ class LoopClients:
         if held is not None and held.keeper is not None:
             await held.keeper.aclose()
 
-    def _replace(
-        self, loop: asyncio.AbstractEventLoop, held: _Held, client: AsyncClient, generation: int
-    ) -> None:
+    def _replace(self, loop: asyncio.AbstractEventLoop, held: _Held, client: AsyncClient, generation: int) -> None:
         held.retired.append(held.client)
         # Idle connections go now, those at work with the loop.
         task = loop.create_task(_disconnect(held.client, inuse_connections=False))

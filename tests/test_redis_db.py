@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.cache import CacheConfig
 
 from popoto import redis_db
 from popoto._temporary_server import accepts
@@ -82,7 +84,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 class CuttingProxy:
-    """A relay to a Unix socket that takes commands to the server but, from `cut_replies()` on, no reply back."""
+    """A relay to a Unix socket; from `cut_replies()` on it takes commands to the server and no reply back."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -120,6 +122,7 @@ class CuttingProxy:
         for end in (client, upstream):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+            end.close()
 
 
 @pytest.fixture
@@ -150,9 +153,7 @@ def test_the_environment_names_the_server(redis_server: str, monkeypatch: pytest
     assert redis_db.get_REDIS_DB().client_info()["db"] == 3
 
 
-def test_settings_in_code_win_over_the_environment(
-    redis_server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_settings_in_code_win_over_the_environment(redis_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", f"{redis_server}?db=3")
     redis_db.set_REDIS_DB_settings(unix_socket_path=redis_server.removeprefix("unix://"), db=4)
     assert redis_db.get_REDIS_DB().client_info()["db"] == 4
@@ -182,14 +183,12 @@ def test_a_local_server_that_wants_a_password_is_used_and_says_so(monkeypatch: p
         def refuse() -> None:
             with contextlib.suppress(OSError):
                 while True:
-                    client = listener.accept()[0]
-                    while client.recv(4096):
-                        client.sendall(b"-NOAUTH Authentication required.\r\n" * 3)
+                    with listener.accept()[0] as client:
+                        while client.recv(4096):
+                            client.sendall(b"-NOAUTH Authentication required.\r\n" * 3)
 
         threading.Thread(target=refuse, daemon=True).start()
-        monkeypatch.setattr(
-            redis_db, "LOCAL_SERVER", {"host": "127.0.0.1", "port": listener.getsockname()[1]}
-        )
+        monkeypatch.setattr(redis_db, "LOCAL_SERVER", {"host": "127.0.0.1", "port": listener.getsockname()[1]})
         with pytest.raises(redis.AuthenticationError):
             redis_db.get_REDIS_DB().ping()
 
@@ -214,9 +213,7 @@ def test_without_any_server_the_error_names_every_remedy(
         assert words in str(raised.value)
 
 
-def test_a_server_that_starts_after_a_failure_is_found(
-    redis_server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_starts_after_a_failure_is_found(redis_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not redis_db.check_connection()
     monkeypatch.setenv("REDIS_URL", redis_server)
     assert redis_db.check_connection()
@@ -268,7 +265,7 @@ def test_wrong_arguments_are_explained_when_they_are_given() -> None:
     with pytest.raises(ConnectionSettingsError, match="by keyword"):
         redis_db.set_REDIS_DB_settings(6379)  # type: ignore[arg-type]
     with pytest.raises(ConnectionSettingsError, match="RESP3"):
-        redis_db.set_REDIS_DB_settings(cache_config=redis.cache.CacheConfig())
+        redis_db.set_REDIS_DB_settings(cache_config=CacheConfig())
 
 
 # What a client is like
@@ -512,9 +509,8 @@ def test_a_scan_finds_each_key_of_its_namespace_once(server: str) -> None:
     path = server.removeprefix("unix://")
     redis_db.set_REDIS_DB_settings("staging", unix_socket_path=path)
     mine = [f"staging:User:{i}".encode() for i in range(500)]
-    redis_db.get_REDIS_DB().mset(
-        {key: "" for key in [*mine, "User:1", "staging:Other:1", "production:User:1"]}
-    )
+    for key in [*mine, b"User:1", b"staging:Other:1", b"production:User:1"]:
+        redis_db.get_REDIS_DB().set(key, "")
     assert sorted(redis_db.scan_keys("User:*", count=10)) == sorted(mine)
     assert sorted(asyncio.run(redis_db.async_scan_keys(b"User:*"))) == sorted(mine)
     redis_db.configure_url(server)
@@ -560,3 +556,15 @@ def test_the_beginning_of_time_comes_from_the_environment() -> None:
     done = python(code, BEGINNING_OF_TIME="dawn")
     assert done.stdout.strip() == "0"
     assert "dawn" in done.stderr
+
+
+PAGE = (REPOSITORY / "docs" / "configuration.md").read_text("utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
+def test_the_snippets_of_the_configuration_page_run(snippet: str, server: str) -> None:
+    done = python(snippet, REDIS_URL=server)
+    assert done.returncode == 0, done.stderr
+    promised = re.findall(r"^ *print\(.*\)  # (.*)$", snippet, re.MULTILINE)
+    assert not promised or done.stdout.splitlines() == promised

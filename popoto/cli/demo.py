@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from popoto._embedded import temporary_embedded
 from popoto.cli.bundled import bundled_transcript
 from popoto.cli.recall import ConversationMemory, DemoMemory, conversation_name
-from popoto.cli.render import Screen, day, listed, turn_name
+from popoto.cli.render import Screen, day, listed
 from popoto.cli.results import Outcome, Recall
 from popoto.cli.topics import topics
 from popoto.cli.transcript import load_transcript
@@ -50,7 +50,7 @@ def run_demo(screen: Screen, options: DemoOptions) -> None:
         for number, question in enumerate(questions, 1):
             screen.heading(f"Question {number} of {len(questions)}: {question.text}")
             _ask(screen, memory, question, labelled=options.file is None, first=number == 1)
-        _close(screen, memory, options)
+    _close(screen, memory, options)
 
 
 def _questions(transcript: Transcript, options: DemoOptions) -> tuple[tuple[Question, ...], str]:
@@ -119,8 +119,9 @@ def _remember(screen: Screen, memory: ConversationMemory) -> None:
 def _explain(screen: Screen) -> None:
     screen.say()
     screen.say(
-        "Each score below is a sum: keyword, how well the words match the question (BM25); relevance, how "
-        "fresh the memory is (it fades with time); certainty, how it has fared so far (it starts at 0.5)."
+        "Each score below is a sum of three signals, each measured against the best candidate's: keyword, how "
+        "well the words match the question (BM25), at most 1; relevance, how fresh the memory is (it fades "
+        "with time), at most 0.3; certainty, how the memory has fared so far, at most 0.2."
     )
 
 
@@ -129,8 +130,10 @@ def _ask(
 ) -> None:
     before = memory.recall(question.text)
     if not before.items:
-        screen.say("Nothing was recalled: no turn shares a word with the question.")
+        screen.say("Nothing was recalled.")
         return
+    if all(item.signals.get("keyword") == 0 for item in before.items):
+        screen.say("No turn has a word of the question; what comes back is only fresh.")
     screen.recall(before, _notes(question, labelled))
     if question.answer is not None:
         _tell_evidence(screen, memory.transcript, question, before, labelled)
@@ -159,8 +162,8 @@ def _tell_evidence(
     """Say whether the turns that hold the answer were recalled; the labels are not known to the ranking."""
     owner = "The demo knows the answer" if labelled else "The file gives the answer"
     ranks = {position: recall.rank_of(position) for position in question.evidence}
-    found = [f"{turn_name(transcript, p)} (rank {rank})" for p, rank in ranks.items() if rank is not None]
-    names = listed(turn_name(transcript, position) for position in question.evidence)
+    found = [f"{transcript.name_of(p)} (rank {rank})" for p, rank in ranks.items() if rank is not None]
+    names = listed(transcript.name_of(position) for position in question.evidence)
     outcome = (
         f"recalled: {listed(found)}" if found else f"none of them among the {len(recall.items)} recalled"
     )
@@ -200,7 +203,7 @@ def _told(transcript: Transcript, outcomes: list[Outcome]) -> str:
     parts = []
     for right, verdict in ((True, "Used and right"), (False, "Out of date or wrong")):
         told = [
-            f"{turn_name(transcript, o.position)} (certainty {o.before:.2f} to {o.after:.2f})"
+            f"{transcript.name_of(o.position)} (certainty {o.before:.2f} to {o.after:.2f})"
             for o in outcomes
             if o.proved_right is right
         ]

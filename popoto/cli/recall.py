@@ -91,8 +91,8 @@ class ConversationMemory:
         scores: dict[str, dict[str, float]] = result.metadata["scores"]
         items = []
         for record in result.records:
-            signals = dict(scores.get(record.db_key.redis_key, {}))
-            total = signals.pop("total", sum(signals.values()))
+            signals = dict(scores[record.pk])
+            total = signals.pop("total")
             position = int(record.turn) - 1
             items.append(Recalled(position, self.transcript.turns[position], total, signals))
         return Recall(

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from popoto.cli.results import Recall, Recalled
-from popoto.cli.turns import Transcript, Turn
+from popoto.cli.turns import Turn
 
 _WIDEST = 100  # longer lines are hard to read
 _BAR = 8  # columns of a full bar
@@ -67,7 +67,7 @@ class Screen:
                 str(rank),
                 f"{item.total:.2f}",
                 self._signals(item, largest),
-                _said(item.turn, notes.get(item.position)),
+                _said(item, notes.get(item.position)),
             )
         self.console.print(table)
 
@@ -93,15 +93,16 @@ class Screen:
             was = before.rank_of(item.position)
             earlier = old.get(item.position)
             score = f"{earlier.total:.2f} {arrow} {item.total:.2f}" if earlier else f"{item.total:.2f}"
-            table.add_row(str(rank), str(was or "-"), self._move(was, rank), score, _short(item.turn))
+            table.add_row(str(rank), str(was or "-"), self._move(was, rank), score, _short(item))
         for was, item in enumerate(before.items, 1):
             if after.rank_of(item.position) is None:
-                table.add_row("-", str(was), self._move(was, None), f"{item.total:.2f}", _short(item.turn))
+                table.add_row("-", str(was), self._move(was, None), f"{item.total:.2f}", _short(item))
         self.console.print(table)
 
     def _signals(self, item: Recalled, largest: float) -> RenderableType:
         width = max((len(name) for name in item.signals), default=0)
-        return Group(*(self._bar(name.ljust(width), value, largest) for name, value in item.signals.items()))
+        signals = sorted(item.signals.items(), key=lambda signal: signal[0] != "keyword")  # the rest as given
+        return Group(*(self._bar(name.ljust(width), value, largest) for name, value in signals))
 
     def _bar(self, name: str, value: float, largest: float) -> Text:
         length = round(_BAR * abs(value) / largest) if largest else 0
@@ -141,23 +142,20 @@ def day(turn: Turn) -> str:
     return f"{turn.at.day} {months[turn.at.month - 1]} {turn.at.year}"
 
 
-def turn_name(transcript: Transcript, position: int) -> str:
-    """What a turn is called in sentences: its own id, else its number."""
-    return transcript.turns[position].id or f"turn {position + 1}"
-
-
 def listed(words: Iterable[str]) -> str:
     """ "a", "a and b", "a, b and c"."""
     items: Sequence[str] = list(words)
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else "none"
 
 
-def _said(turn: Turn, note: str | None) -> Text:
-    text = Text.assemble((f"{day(turn)}, {clean(turn.speaker)}: ", "dim"), clean(turn.text))
-    if note:
-        text.append(f"  [{note}]", style="yellow")
-    return text
+def _said(item: Recalled, note: str | None) -> Text:
+    mark = (f"[{note}] " if note else "", "yellow")
+    return Text.assemble(mark, (_origin(item), "dim"), clean(item.turn.text))
 
 
-def _short(turn: Turn) -> str:
-    return clean(f"{day(turn)}, {turn.speaker}: {' '.join(turn.text.split())}")
+def _short(item: Recalled) -> str:
+    return clean(_origin(item) + " ".join(item.turn.text.split()))
+
+
+def _origin(item: Recalled) -> str:
+    return clean(f"{item.name}, {day(item.turn)}, {item.turn.speaker}: ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from popoto.cli.turns import Turn
+from popoto.cli.turns import Turn, turn_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,11 @@ class Recalled:
     turn: Turn
     total: float
     signals: dict[str, float]
+
+    @property
+    def name(self) -> str:
+        """What the turn is called in the output: its own id, else its number."""
+        return turn_name(self.turn, self.position)
 
 
 @dataclass(frozen=True, slots=True)

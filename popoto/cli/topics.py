@@ -10,7 +10,9 @@ from popoto.cli.turns import Question, Transcript
 
 _WORD = re.compile(r"[^\W\d_]{4,}")
 # Words that every conversation repeats whatever it is about.
-_COMMON = frozenset(files("popoto.cli").joinpath("data", "common_words.txt").read_text("utf-8").split())
+_COMMON = frozenset(
+    files("popoto.cli").joinpath("data").joinpath("common_words.txt").read_text("utf-8").split()
+)
 
 
 def topics(transcript: Transcript, count: int = 3) -> tuple[Question, ...]:

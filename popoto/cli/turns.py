@@ -59,6 +59,10 @@ class Transcript:
         """Each speaker once, in order of appearance."""
         return tuple(dict.fromkeys(turn.speaker for turn in self.turns))
 
+    def name_of(self, position: int) -> str:
+        """What the turn at `position` is called in the output: its own id, else its number (from 1)."""
+        return turn_name(self.turns[position], position)
+
     @property
     def start(self) -> datetime:
         return min(turn.at for turn in self.turns)
@@ -66,6 +70,11 @@ class Transcript:
     @property
     def end(self) -> datetime:
         return max(turn.at for turn in self.turns)
+
+
+def turn_name(turn: Turn, position: int) -> str:
+    """What a turn is called in the output: its own id, else its number (from 1)."""
+    return turn.id or f"turn {position + 1}"
 
 
 def kind(value: Any) -> str:

@@ -1,8 +1,8 @@
-"""Values to and from the bytes of a hash field: one msgpack object a value, read by the field's declared type.
+"""Values to and from the bytes of a hash field: one msgpack object a value, read by the declared type.
 
-None, int, float, str, bool and bytes are plain msgpack, so that a Lua script can read them; `tagged.py` gives the form of
-all else. The plain ones are packed and unpacked by hand here, since they are most of what is stored and a call of msgpack
-takes several times as long.
+None, int, float, str, bool and bytes are plain msgpack, so that a Lua script can read them; `tagged.py` gives
+the form of all else. The plain ones are packed and unpacked by hand here, since they are most of what is stored
+and a call of msgpack takes several times as long.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ Encoder = Callable[[Any], bytes]
 Decoder = Callable[[bytes], Any]
 
 CANONICAL_TYPES: Final[frozenset[type]] = frozenset({str, int, bool, bytes, date})
-"""Types of which equal values, encoded here, have equal bytes, so that bytes can be compared in place of values.
+"""Types of which equal values, encoded here, have equal bytes, so that bytes can stand for values in a comparison.
 
-The others have equal values of different bytes: float (0.0 and -0.0, and 1 when Lua wrote 1.0), Decimal (1.0 and 1.00),
-datetime and time (one instant at two offsets), list and tuple (their items), set and dict (their order).
+The others have equal values of different bytes: float (0.0 and -0.0, and 1 when Lua wrote 1.0), Decimal (1.0 and
+1.00), datetime and time (one instant at two offsets), list and tuple (their items), set and dict (their order).
 """
 
 
 def encoder_for(type_: type) -> Encoder:
-    """Return the function that encodes None or a value of exactly `type_`; `object` stands for any encodable type.
+    """Return the function that encodes None or a value of exactly `type_`; `object` stands for any type.
 
-    It converts nothing (`coerce.py` does, when a value is given): index keys are made of the value too, and an encoder that
-    converted on its own would store something else than what they say.
+    It converts nothing (`coerce.py` does, when a value is given): index keys are made of the value too, and an
+    encoder that converted on its own would store something else than what they say.
 
-    Raises: CodecError: `type_` has no wire form. The function raises it for a value of another type, and for one that
-        holds what cannot be encoded.
+    Raises: CodecError: `type_` has no wire form. The function raises it for a value of another type, and for one
+        that holds what cannot be encoded.
     """
     try:
         return _ENCODERS[type_]
@@ -57,13 +57,13 @@ def encoder_for(type_: type) -> Encoder:
 
 
 def decoder_for(type_: type) -> Decoder:
-    """Return the function that decodes bytes to None or a value of `type_`; `object` stands for "as the bytes say".
+    """Return the function that decodes bytes to None or a value of `type_`; `object` is what the bytes say.
 
-    Lua's cmsgpack writes 1.0 as 1. So a float field reads an integer too and an int field an integral float, where that
-    is exact. Nothing else is bridged.
+    Lua's cmsgpack writes 1.0 as 1. So a float field reads an integer too and an int field an integral float,
+    where that is exact. Nothing else is bridged.
 
-    Raises: CodecError: `type_` has no wire form. The function raises it, and nothing else, for bytes that are damaged or
-        hold a value of another type.
+    Raises: CodecError: `type_` has no wire form. The function raises it, and nothing else, for bytes that are
+        damaged or hold a value of another type.
     """
     try:
         return _DECODERS[type_]
@@ -72,17 +72,13 @@ def decoder_for(type_: type) -> Decoder:
 
 
 def _no_wire_form(type_: type) -> CodecError:
-    return CodecError(
-        f"{type_!r} is no type of a stored value; use one of {TYPE_NAMES}, or object for any of them"
-    )
+    return CodecError(f"{type_!r} is no type of a stored value; use one of {TYPE_NAMES}, or object for any of them")
 
 
-# Encoders -------------------------------------------------------------------------------------------------------
+# Encoders ----------------------------------------------------------------------------------------------
 
 _NIL: Final = b"\xc0"
-_SMALL_INTS: Final = tuple(
-    bytes((n if n < 128 else n + 96,)) for n in range(160)
-)  # [-1] is the last one: 0xff
+_SMALL_INTS: Final = tuple(bytes((n if n < 128 else n + 96,)) for n in range(160))  # [-1] is the last one: 0xff
 _UNSIGNED: Final = tuple(
     (2 ** (8 * size), head, Struct(f">B{code}").pack)
     for size, head, code in ((1, 0xCC, "B"), (2, 0xCD, "H"), (4, 0xCE, "I"), (8, 0xCF, "Q"))
@@ -184,7 +180,7 @@ def _nil_or_error(type_: type, value: object) -> bytes:
     raise CodecError(f"expected {type_.__name__}, got {describe(value)}; convert it first")
 
 
-# Decoders: the common forms by hand, all others and all errors by `_decode_slow` ----------------------------------
+# Decoders: the common forms by hand, all others and all errors by `_decode_slow` -----------------------
 
 _ONE_BYTE_INTS: Final = {_NIL: None, **{_SMALL_INTS[n]: n for n in range(-32, 128)}}
 _WIDE_INTS: Final = {bytes((0xCC + n,)): Struct(f">x{code}").unpack for n, code in enumerate("BHIQbhiq")}
@@ -206,9 +202,7 @@ def _checked(type_: type, value: Any) -> Any:
             return coercer_for(type_)(value)
         except ValueError as error:
             raise CodecError(f"the field's type and its stored value differ: {error}") from None
-    raise CodecError(
-        f"the field's type and its stored value differ: expected {type_.__name__}, got {describe(value)}"
-    )
+    raise CodecError(f"the field's type and its stored value differ: expected {type_.__name__}, got {describe(value)}")
 
 
 def _decode_int(data: bytes) -> Any:

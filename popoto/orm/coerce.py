@@ -1,9 +1,10 @@
 """Values given to a field, turned into the field's declared type when nothing is lost by it.
 
-`coercer_for(int)` gives a function that returns an int unchanged, makes 5 of `"5"` and of `5.0`, and refuses `3.7`.
-The rule of every conversion is that the given value could be had back from the result: a fraction that would be cut, a
-text that only looks like a flag (`"false"`), bytes that would turn into the text of their repr are errors, not values.
-`None` means "no value" and never arrives here: whether it is allowed is the field's own question.
+`coercer_for(int)` gives a function that returns an int unchanged, makes 5 of `"5"` and of `5.0`, and refuses
+`3.7`. The rule of every conversion is that the given value could be had back from the result: a fraction that
+would be cut, a text that only looks like a flag (`"false"`), bytes that would turn into the text of their repr
+are errors, not values. `None` means "no value" and never arrives here: whether it is allowed is the field's own
+question.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _short.maxstring = _short.maxother = _short.maxlong = 60
 
 
 class CoercionError(ValueError):
-    """A value cannot become the declared type without loss; the text says what was given and what was expected."""
+    """A value cannot become the declared type without loss; the text says what was given and expected."""
 
 
 def describe(value: object) -> str:
@@ -57,8 +58,8 @@ def describe(value: object) -> str:
 def coercer_for(type_: type) -> Callable[[Any], Any]:
     """Return the function that turns a given value into `type_`.
 
-    Returns: a function that gives back the value itself when its type is exactly `type_`, else an equal value of that type.
-        `object` accepts everything. A type without rules of its own accepts its instances and nothing else.
+    Returns: a function that gives back the value itself when its type is exactly `type_`, else an equal value of
+        that type. `object` accepts everything. A type without rules of its own accepts its instances only.
     Raises: the function raises CoercionError when the value cannot become `type_` without loss.
     """
     if type_ is object:
@@ -86,7 +87,7 @@ def _refuse(type_: type, value: object, why: str = "") -> NoReturn:
     raise CoercionError(f"expected {type_.__name__}, got {describe(value)}" + (f": {why}" if why else ""))
 
 
-# Numbers ----------------------------------------------------------------------------------------------------------
+# Numbers -----------------------------------------------------------------------------------------------
 
 
 def _to_int(value: Any) -> int:
@@ -135,11 +136,7 @@ def _to_float(value: Any) -> float:
         return _float_of_decimal(value)
     if isinstance(value, Real) and not isinstance(value, int):  # Fraction, numpy.float32
         number = float(value)
-        return (
-            number
-            if number == value or isnan(number)
-            else _refuse(float, value, "no float equals it exactly")
-        )
+        return number if number == value or isnan(number) else _refuse(float, value, "no float equals it exactly")
     return _float_of_int(value, _index_of(float, value))
 
 
@@ -172,7 +169,7 @@ def _float_of_decimal(value: Decimal) -> float:
     if value.is_snan():
         _refuse(float, value, "a float has no signaling NaN")
     number = float(value)
-    # Either the float is the very number, or its shortest text is: Decimal("0.1") and 0.1 stand for each other.
+    # Either the float is the very number, or its shortest text is: Decimal("0.1") and 0.1 mean each other.
     if value.is_nan() or Decimal.from_float(number) == value or Decimal(repr(number)) == value:
         return number
     _refuse(float, value, "no float equals it exactly")
@@ -200,7 +197,7 @@ def _to_bool(value: Any) -> bool:
     return bool(number) if number in (0, 1) else _refuse(bool, value, "only 0 and 1 stand for False and True")
 
 
-# Text and bytes ---------------------------------------------------------------------------------------------------
+# Text and bytes ----------------------------------------------------------------------------------------
 
 
 def _to_str(value: Any) -> str:
@@ -228,7 +225,7 @@ def _to_bytes(value: Any) -> bytes:
     _refuse(bytes, value, "encode it first" if isinstance(value, str) else "")
 
 
-# Containers -------------------------------------------------------------------------------------------------------
+# Containers --------------------------------------------------------------------------------------------
 
 
 def _to_list(value: Any) -> list[Any]:
@@ -255,7 +252,7 @@ def _to_dict(value: Any) -> dict[Any, Any]:
     return dict(value) if isinstance(value, Mapping) else _refuse(dict, value)
 
 
-# Dates and times --------------------------------------------------------------------------------------------------
+# Dates and times ---------------------------------------------------------------------------------------
 
 
 def _to_date(value: Any) -> date:
@@ -278,9 +275,7 @@ def _to_datetime(value: Any) -> datetime:
     text = value.strip()
     if len(text) < 11 or text[10] not in "Tt ":
         _refuse(datetime, value, "it is not an ISO 8601 date with a time, such as 2024-05-06T07:08:09")
-    return datetime.combine(
-        _date_of_text(datetime, value, text[:10]), _time_of_text(datetime, value, text[11:])
-    )
+    return datetime.combine(_date_of_text(datetime, value, text[:10]), _time_of_text(datetime, value, text[11:]))
 
 
 def _exact_date(value: date) -> date:
@@ -305,7 +300,7 @@ def _date_of_text(type_: type, given: str, text: str) -> date:
 
 
 def _time_of_text(type_: type, given: str, text: str) -> time:
-    """Read HH:MM[:SS[.ffffff]][Z or +HH:MM]; Python 3.10's own reader knows neither `Z` nor other lengths of fractions."""
+    """Read HH:MM[:SS[.f]][Z or +HH:MM[:SS]]; Python 3.10's own reader knows no `Z` and two lengths of fractions."""
     match = _ISO_TIME.fullmatch(text)
     if not match:
         _refuse(type_, given, "it is not an ISO 8601 time, such as 07:08:09.5+02:00")

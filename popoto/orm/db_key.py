@@ -9,7 +9,7 @@ from popoto import redis_db
 from popoto.orm.keys import escape, key_part, unescape
 
 
-class DB_key(list[Any]):  # noqa: N801 - the documented name
+class DB_key(list[Any]):
     """The unescaped parts of a Redis key; `str()` gives the key.
 
     Nested lists and tuples are flattened; the parts of a nested DB_key are taken as they are.

@@ -88,7 +88,7 @@ class ModelKeys:
         sentinel: a key that is never written; in KEYS of each script.
     """
 
-    __slots__ = ("namespace", "model", "record", "class_set", "order", "expiry", "sentinel", "home", "_bases")
+    __slots__ = ("_bases", "class_set", "expiry", "home", "model", "namespace", "order", "record", "sentinel")
 
     def __init__(self, namespace: str, model: str) -> None:
         self.namespace = namespace

@@ -48,8 +48,8 @@ class ModelBase(type):
         factory = getattr(cls, "query_class", None)
         if factory is not None:
             query = factory(cls)
-            cls.query = query  # type: ignore[attr-defined]
-            cls.objects = query  # type: ignore[attr-defined]
+            cls.query = query
+            cls.objects = query
 
 
 def _collected_fields(cls: type) -> dict[str, Field]:
@@ -96,7 +96,7 @@ def _refuse_second_class(cls: type, key_name: str) -> None:
     if other is not None and "<locals>" not in other.__qualname__ + cls.__qualname__:
         if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ModelException(
-                f"{cls.__module__}.{cls.__qualname__}: the model {other.__module__}.{other.__qualname__} already keeps its "
-                f"records under '{key_name}'. Give one of them another name, or class Meta: key_name = '...'."
+                f"{cls.__module__}.{cls.__qualname__}: the model {other.__module__}.{other.__qualname__} already keeps "
+                f"its records under '{key_name}'. Give one of them another name, or class Meta: key_name = '...'."
             )
     _models[key_name] = cls

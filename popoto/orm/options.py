@@ -180,15 +180,19 @@ class ModelOptions:
         """Return True when the key can be one of this model's records."""
         namespace = redis_db.key_namespace()
         parts = redis_key.removeprefix(namespace).split(":")
-        return redis_key.startswith(namespace) and parts[0] == escape(self.model_name) and (
-            len(parts) == self.db_key_length
+        return (
+            redis_key.startswith(namespace)
+            and parts[0] == escape(self.model_name)
+            and (len(parts) == self.db_key_length)
         )
 
 
 def _overrides(field: Field, hook: str) -> bool:
-    return getattr(type(field), hook).__func__ is not getattr(Field, hook).__func__ if inspect.ismethod(
-        getattr(type(field), hook)
-    ) else getattr(type(field), hook) is not getattr(Field, hook)
+    return (
+        getattr(type(field), hook).__func__ is not getattr(Field, hook).__func__
+        if inspect.ismethod(getattr(type(field), hook))
+        else getattr(type(field), hook) is not getattr(Field, hook)
+    )
 
 
 Hook = Callable[..., Any]

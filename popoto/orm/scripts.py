@@ -1,8 +1,8 @@
 """Lua scripts: one operation a file, composed of shared fragments, sent by hash.
 
-NOSCRIPT can come at any time (restart, failover, SCRIPT FLUSH) and means that the command did not run. A single call then
-sends the source. In a pipeline a resent command would run out of order, so there the first use of a script travels as
-EVAL with its source and the following ones as EVALSHA.
+NOSCRIPT can come at any time (restart, failover, SCRIPT FLUSH) and means that the command did not run. A single call
+then sends the source. In a pipeline a resent command would run out of order, so there the first use of a script travels
+as EVAL with its source and the following ones as EVALSHA.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import re
 from functools import cached_property
 from importlib.resources import files
-from typing import Any
+from typing import Any, ClassVar
 
 _FRAGMENT = re.compile(r"^LIB_(\w+)$", re.MULTILINE)
 _kinds: list[tuple[str, str]] = []
@@ -19,7 +19,7 @@ _kinds: list[tuple[str, str]] = []
 
 def read_lua(package: str, name: str) -> str:
     """Return the text of `package`/lua/`name`.lua."""
-    return files(package).joinpath("lua", f"{name}.lua").read_text("utf-8")
+    return files(package).joinpath("lua").joinpath(f"{name}.lua").read_text("utf-8")
 
 
 class Script:
@@ -33,7 +33,7 @@ class Script:
         with_kinds: True puts lib_record and every registered entry kind before it.
     """
 
-    _all: list[Script] = []
+    _all: ClassVar[list[Script]] = []
 
     def __init__(
         self, package: str, name: str, fragments: tuple[tuple[str, str], ...] = (), with_kinds: bool = False
@@ -86,7 +86,8 @@ def evalsha_or_source(script: Script, pipeline: Any) -> tuple[str, str]:
     stack = pipeline.command_stack
     mark = getattr(pipeline, "_popoto_scripts", None)
     if mark is None or mark[0] is not stack or not stack:
-        mark = (stack, set())
+        known: set[str] = set()
+        mark = (stack, known)
         pipeline._popoto_scripts = mark
     if script.sha in mark[1]:
         return "EVALSHA", script.sha

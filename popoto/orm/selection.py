@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -76,16 +76,10 @@ class Selection:
                 replies = yield [self._read_command(key) for key in chunk]
                 yield Batch(self._built(zip(chunk, replies, strict=True)))
             return
-        out, fields = ("hash", ()) if self.values is None else ("fields", self.values)
-        for_cursor = self._slices(out, fields, self.offset, self.limit)
-        reply = yield next(for_cursor)
-        while True:
-            rows = reply[1]
-            flat = iter(rows)
+        slices = Slices(self, "hash") if self.values is None else Slices(self, "fields", self.values)
+        while slices.more:
+            flat = iter((yield slices.command()))
             yield Batch(self._built((key.decode(), values) for key, values in zip(flat, flat, strict=True)))
-            if not reply[0]:
-                return
-            reply = yield for_cursor.send(reply)
 
     def record_keys(self) -> Generator[Any, Any, list[str]]:
         """Return the keys of the matching records."""
@@ -94,54 +88,23 @@ class Selection:
         if self.in_python:
             return (yield from self._keys_by_value())
         found: list[str] = []
-        slices = self._slices("keys", (), self.offset, self.limit)
-        reply = yield next(slices)
-        while True:
-            found.extend(key.decode() for key in reply[1])
-            if not reply[0]:
-                return found
-            reply = yield slices.send(reply)
+        slices = Slices(self, "keys")
+        while slices.more:
+            found.extend(key.decode() for key in (yield slices.command()))
+        return found
 
     def count(self) -> Generator[Any, Any, int]:
         """Return how many records match, without offset and limit."""
+        every = Selection(self.model, self.keys, self.compiled, Order(self.keys.order))
         if self.compiled.tests:
-            keys = yield from Selection(
-                self.model, self.keys, self.compiled, Order(self.keys.order)
-            )._keys_by_value()
-            return len(keys)
+            return len((yield from every._keys_by_value()))
         total = 0
-        counting = Selection(self.model, self.keys, self.compiled, Order(self.keys.order))
-        slices = counting._slices("count", (), 0, None)
-        reply = yield next(slices)
-        while True:
-            total += reply[1]
-            if not reply[0]:
-                return total
-            reply = yield slices.send(reply)
+        slices = Slices(every, "count")
+        while slices.more:
+            total += yield slices.command()
+        return total
 
     # -- parts --------------------------------------------------------------------------------------------------------
-
-    def _slices(self, out: str, fields: Iterable[str], offset: int, limit: int | None) -> Generator[Any, Any, None]:
-        """Yield the command of each slice; is sent the reply of the one before."""
-        query: dict[str, Any] = {
-            "where": self.compiled.where,
-            "order": self.order.key,
-            "low": self.order.low or False,
-            "high": self.order.high or False,
-            "desc": self.order.descending,
-            "offset": offset,
-            "limit": -1 if limit is None else limit,
-            "out": out,
-            "fields": list(fields),
-            "after": False,
-            "gather": GATHER,
-            "slice": SLICE,
-            "rows": ROWS if out != "keys" and out != "count" else SLICE,
-        }
-        while True:
-            reply = yield Command((*self.keys.home, pack(query)), script=SELECT, key_count=4)
-            score, member, query["offset"], query["limit"] = reply[0]
-            query["after"] = [score, member]
 
     def _keys_by_value(self) -> Generator[Any, Any, list[str]]:
         """Return the keys of the records that Python's tests accept, in Python's order, cut."""
@@ -152,18 +115,15 @@ class Selection:
         fields = self.model._meta.fields
         wanted = None if self.limit is None or by is not None else self.offset + self.limit
         found: list[tuple[str, Any]] = []
-        slices = self._slices("fields", needed, 0, None)
-        reply = yield next(slices)
-        while True:
-            flat = iter(reply[1])
+        every = Selection(self.model, self.keys, self.compiled, self.order)
+        slices = Slices(every, "fields", needed)
+        while slices.more and (wanted is None or len(found) < wanted):
+            flat = iter((yield slices.command()))
             for raw_key, raw_values in zip(flat, flat, strict=True):
                 key = raw_key.decode()
                 values = self._decoded(key, needed, raw_values, fields)
                 if values is not None and self.compiled.accepts(values):
                     found.append((key, values[by] if by is not None else None))
-            if not reply[0] or (wanted is not None and len(found) >= wanted):
-                break
-            reply = yield slices.send(reply)
         if by is not None:
             found = _sorted_by_value(found, by, self.order.descending)
         stop = None if self.limit is None else self.offset + self.limit
@@ -209,6 +169,46 @@ class Selection:
         return out
 
 
+class Slices:
+    """The calls of lua/select.lua for one selection; each goes on where the last one stopped.
+
+    Attributes:
+        more: True while there is another slice to ask for.
+    """
+
+    def __init__(self, selection: Selection, out: str, fields: Iterable[str] = ()) -> None:
+        order = selection.order
+        self.more = True
+        self._keys = selection.keys
+        self._query: dict[str, Any] = {
+            "where": selection.compiled.where,
+            "order": order.key,
+            "low": order.low or False,
+            "high": order.high or False,
+            "desc": order.descending,
+            "offset": selection.offset,
+            "limit": -1 if selection.limit is None else selection.limit,
+            "out": out,
+            "fields": list(fields),
+            "after": False,
+            "gather": GATHER,
+            "slice": SLICE,
+            "rows": ROWS if out in ("hash", "fields") else SLICE,
+        }
+
+    def command(self) -> Command[Any]:
+        """Return the next slice; its result is the rows."""
+        return Command((*self._keys.home, pack(self._query)), self._rows, SELECT, key_count=4)
+
+    def _rows(self, reply: Any) -> Any:
+        after, rows = reply
+        self.more = bool(after)
+        if after:
+            score, member, self._query["offset"], self._query["limit"] = after
+            self._query["after"] = [score, member]
+        return rows
+
+
 def _as_dict(flat: list[bytes]) -> dict[bytes, bytes]:
     pairs = iter(flat)
     return dict(zip(pairs, pairs, strict=True))
@@ -217,12 +217,11 @@ def _as_dict(flat: list[bytes]) -> dict[bytes, bytes]:
 def _sorted_by_value(found: list[tuple[str, Any]], by: str, descending: bool) -> list[tuple[str, Any]]:
     """Sort by value, None first, equal ones by key; descending is the exact reversal."""
     try:
-        found.sort(key=lambda item: (item[1] is not None, item[1], item[0]) if item[1] is not None else (False, 0, item[0]))
+        found.sort(
+            key=lambda item: (item[1] is not None, item[1], item[0]) if item[1] is not None else (False, 0, item[0])
+        )
     except TypeError as error:
         raise QueryException(f"order_by('{by}'): the values cannot be compared ({error}).") from None
     if descending:
         found.reverse()
     return found
-
-
-Parse = Callable[[Any], Any]

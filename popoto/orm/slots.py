@@ -1,8 +1,8 @@
 """What a field keeps beside the record: a slot is one place in which an index knows each record.
 
 A field declares its slots; the model turns them into the entries of a save, and the server (lua/commit.lua) removes
-exactly what the stored record occupied and the new one does not. A field of a user's own may declare slots in the same way,
-of the kinds that exist (set, unique set, ordered set, companion hash) or of a kind of its own
+exactly what the stored record occupied and the new one does not. A field of a user's own may declare slots in the same
+way, of the kinds that exist (set, unique set, ordered set, companion hash) or of a kind of its own
 (`popoto.orm.scripts.register_kind`).
 """
 

@@ -9,8 +9,8 @@
     set        {"__set__": true, "as_encodable": [...]}
     dict       {"__dict__": true, "as_encodable": [[key, value], ...]}       where a plain map would not do
 
-An aware datetime keeps its instant and its offset, not the name of its zone. A subclass inside a container (an Enum of
-str, a namedtuple, a defaultdict) is stored as the builtin that it extends, which it equals.
+An aware datetime keeps its instant and its offset, not the name of its zone. A subclass inside a container (an
+Enum of str, a namedtuple, a defaultdict) is stored as the builtin that it extends, which it equals.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any, Final, NoReturn
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from popoto.orm.coerce import coercer_for, describe
 
@@ -34,10 +34,10 @@ _MAP_OF_TWO: Final = b"\x82"
 
 
 class CodecError(ValueError):
-    """A value has no wire form, or bytes are no wire form of the declared type; the text is the sentence why."""
+    """A value has no wire form, or bytes are not one of the declared type; the text says why."""
 
 
-# Encoding -------------------------------------------------------------------------------------------------------
+# Encoding ----------------------------------------------------------------------------------------------
 
 
 def encode_any(value: Any) -> bytes:
@@ -57,17 +57,13 @@ def encode_any(value: Any) -> bytes:
 
 def _too_deep(value: object) -> CodecError:
     kind = type(value).__name__
-    return CodecError(
-        f"the {kind} is nested hundreds of levels deep, or contains itself, and cannot be stored"
-    )
+    return CodecError(f"the {kind} is nested hundreds of levels deep, or contains itself, and cannot be stored")
 
 
 def lone_surrogate(error: UnicodeEncodeError) -> CodecError:
     """Return the error that says where a text is not UTF-8."""
     found = f"{error.object[error.start]!a} at position {error.start}"
-    return CodecError(
-        f"the text holds a lone surrogate, {found}, which UTF-8 has no form for; use bytes instead"
-    )
+    return CodecError(f"the text holds a lone surrogate, {found}, which UTF-8 has no form for; use bytes instead")
 
 
 def _plain(value: Any) -> Any:
@@ -93,7 +89,7 @@ def _plain_items(value: Any) -> list[Any]:
 
 
 def _plain_dict(value: dict[Any, Any]) -> dict[Any, Any]:
-    """Return a map if the keys are str and 64-bit int and none could pass for a tag's body, else tagged pairs."""
+    """Return a map if the keys are str and 64-bit int and none could belong to a tag, else tagged pairs."""
     if _BODY in value or not all(map(_is_map_key, value)):
         return {"__dict__": True, _BODY: [[_plain(k), _plain(v)] for k, v in value.items()]}
     if _NATIVE.issuperset(map(type, value.values())):
@@ -119,7 +115,7 @@ def tag_prefix(type_: type) -> bytes:
     return empty[:-1]
 
 
-# Decoding -------------------------------------------------------------------------------------------------------
+# Decoding ----------------------------------------------------------------------------------------------
 
 
 def decode_any(data: bytes) -> Any:
@@ -151,7 +147,7 @@ def decode_dict(data: bytes) -> Any:
 
 
 def _unpack(data: bytes) -> Any:
-    # timestamp=3: msgpack's own timestamp, which some other program may have written, reads as an aware datetime
+    # timestamp=3: msgpack's own timestamp, which another program may have written, reads as an aware datetime
     return msgpack.unpackb(data, object_hook=_untag, ext_hook=_refuse_ext, strict_map_key=False, timestamp=3)
 
 
@@ -173,7 +169,7 @@ def _untag(found: dict[Any, Any]) -> Any:
     return found
 
 
-# Bodies of the tags ---------------------------------------------------------------------------------------------
+# Bodies of the tags ------------------------------------------------------------------------------------
 
 _NAIVE_CLOCK: Final = len("HH:MM:SS.ffffff")
 _CLOCK_LENGTHS: Final = {_NAIVE_CLOCK + len(zone) for zone in ("", "+HH:MM", "+HH:MM:SS", "+HH:MM:SS.ffffff")}
@@ -181,9 +177,7 @@ _CLOCK_LENGTHS: Final = {_NAIVE_CLOCK + len(zone) for zone in ("", "+HH:MM", "+H
 
 def _datetime_text(value: datetime) -> str:
     if value.tzinfo is not None and value.utcoffset() is None:
-        raise CodecError(
-            f"{describe(value)} has a time zone without an offset; use an offset or no time zone"
-        )
+        raise CodecError(f"{describe(value)} has a time zone without an offset; use an offset or no time zone")
     iso = value.isoformat("T", "microseconds")
     return f"{iso[:4]}{iso[5:7]}{iso[8:]}"
 
@@ -212,9 +206,7 @@ def _iso_day(day: str) -> str:
 
 def _time_text(value: time) -> str:
     if value.tzinfo is not None and value.utcoffset() is None:
-        raise CodecError(
-            f"{describe(value)}: the offset of its time zone depends on a date; use a fixed offset"
-        )
+        raise CodecError(f"{describe(value)}: the offset of its time zone depends on a date; use a fixed offset")
     return value.isoformat("microseconds")
 
 

@@ -64,6 +64,10 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
+def everything(client: Any) -> dict[bytes, bytes]:
+    return {key: client.type(key) for key in client.scan_iter()}
+
+
 def servers_in(folder: Path) -> list[str]:
     """Command lines of processes that mention the folder, but for this one."""
     found = []
@@ -182,14 +186,14 @@ def test_a_store_of_ones_own_gets_only_the_demos_records_and_a_second_run_replac
     client.set("mine", "untouched")
 
     first = flat(run("--store", store))
-    after_one = {key: client.type(key) for key in client.keys()}
+    after_one = everything(client)
     second = flat(run("--store", store))
 
     turns = len(bundled_transcript().turns)
     assert "Only DemoMemory records of this conversation are touched" in first and "earlier run" not in first
     assert f"in place of {turns} of an earlier run" in second
     assert client.get("mine") == b"untouched"
-    assert {key: client.type(key) for key in client.keys()} == after_one
+    assert everything(client) == after_one
     assert all(b"DemoMemory" in key for key in after_one if key != b"mine")
 
 

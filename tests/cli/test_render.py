@@ -41,7 +41,7 @@ AFTER = recall(item(2, 0.95), item(1, 0.5), item(3, 0.4), item(5, 0.3))
 def test_each_recalled_turn_shows_its_score_and_every_signal() -> None:
     text = draw("recall", BEFORE, {})
 
-    assert re.search(r"1 +0\.90 +keyword +0\.60 █+ .*4 Mar 2025, user: The dentist", text)
+    assert re.search(r"1 +0\.90 +keyword +0\.60 █+ .*turn 2, 4 Mar 2025, user: The", text)
     assert text.count("keyword") == text.count("relevance") == text.count("certainty") == 4
 
 
@@ -60,7 +60,7 @@ def test_a_record_without_signals_is_drawn_too() -> None:
 def test_a_note_stands_beside_its_turn() -> None:
     text = draw("recall", recall(item(1, 0.9, "short"), item(2, 0.8, "brief")), {2: "out of date"})
 
-    assert "brief  [out of date]" in text and text.count("out of date") == 1
+    assert "[out of date] turn 3, " in text and text.count("out of date") == 1
 
 
 def test_the_context_is_shown_whole_with_its_token_count() -> None:
@@ -132,9 +132,9 @@ def test_an_ascii_output_gets_ascii_and_marks_what_it_cannot_show() -> None:
 def test_text_of_a_transcript_is_no_markup_and_sends_no_control_codes() -> None:
     evil = item(0, 0.5, ":a: [bold red]hi[/] \x1b[2J\x07\x9b1m")
     for text in (
-        draw("recall", recall(evil), {}),
+        draw("recall", recall(evil), {}, width=100),
         draw("context", recall(evil, context=evil.turn.text), 9),
-        draw("change", recall(evil), recall(evil)),
+        draw("change", recall(evil), recall(evil), width=100),
         draw("heading", evil.turn.text),
     ):
         assert ":a: [bold red]hi[/]" in text

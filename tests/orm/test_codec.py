@@ -12,7 +12,7 @@ from math import isnan
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -80,7 +80,7 @@ values = st.recursive(
 )
 
 
-# Round trips ----------------------------------------------------------------------------------------------------
+# Round trips -------------------------------------------------------------------------------------------
 
 
 @given(values)
@@ -97,12 +97,7 @@ def test_an_int_has_the_shortest_plain_form_that_msgpack_gives_it(value: int) ->
 
 @pytest.mark.parametrize(
     "value",
-    [
-        s * (2**b + d)
-        for b in (0, 5, 7, 8, 15, 16, 31, 32, 53, 63, 64, 65, 1000)
-        for d in (-1, 0, 1)
-        for s in (1, -1)
-    ],
+    [s * (2**b + d) for b in (0, 5, 7, 8, 15, 16, 31, 32, 53, 63, 64, 65, 1000) for d in (-1, 0, 1) for s in (1, -1)],
 )
 def test_ints_at_the_limits_of_every_width_survive(value: int) -> None:
     assert_survives(value)
@@ -126,9 +121,7 @@ def test_a_float_keeps_infinity_nan_and_the_sign_of_zero(value: float) -> None:
     assert_survives(value)
 
 
-@pytest.mark.parametrize(
-    "text", ["1.10", "-0", "1E+3", "NaN", "sNaN", "-Infinity", "0E-400", "9" * 80, "1e999999"]
-)
+@pytest.mark.parametrize("text", ["1.10", "-0", "1E+3", "NaN", "sNaN", "-Infinity", "0E-400", "9" * 80, "1e999999"])
 def test_a_decimal_keeps_its_digits_and_exponent(text: str) -> None:
     assert str(there_and_back(Decimal(text), Decimal)) == str(Decimal(text))
 
@@ -214,7 +207,7 @@ def test_a_nested_subclass_is_stored_as_the_builtin_it_extends() -> None:
     assert image(there_and_back(given, list)) == image(["red", 3, (1, (2,)), {"a": (1,)}, {"red": 1}])
 
 
-# The wire ---------------------------------------------------------------------------------------------------------
+# The wire ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -255,9 +248,7 @@ def test_plain_containers_stay_readable_for_scripts() -> None:
     ],
 )
 def test_the_old_forms_without_zero_padding_are_read(type_: type, text: str, expected: Any) -> None:
-    assert (
-        decoder_for(type_)(msgpack.packb({f"__{type_.__name__}__": True, "as_encodable": text})) == expected
-    )
+    assert decoder_for(type_)(msgpack.packb({f"__{type_.__name__}__": True, "as_encodable": text})) == expected
 
 
 def test_an_untagged_dict_of_an_older_store_is_read_by_the_declared_type() -> None:
@@ -314,9 +305,7 @@ def test_a_value_of_another_type_is_refused_and_named(declared: type, stored: ty
     elif (declared, stored) == (float, int):
         assert decoder_for(declared)(wire) == 300.0
     elif declared is dict and wire.startswith(b"\x82"):
-        assert decoder_for(dict)(wire) == msgpack.unpackb(
-            wire
-        )  # by the declared type, it is the user's own map
+        assert decoder_for(dict)(wire) == msgpack.unpackb(wire)  # by the declared type, it is the user's own map
     else:
         with pytest.raises(CodecError, match=f"expected {declared.__name__}, got .*") as caught:
             decoder_for(declared)(wire)
@@ -326,7 +315,7 @@ def test_a_value_of_another_type_is_refused_and_named(declared: type, stored: ty
             encoder_for(declared)(SAMPLES[stored])
 
 
-# Refusals ---------------------------------------------------------------------------------------------------------
+# Refusals ----------------------------------------------------------------------------------------------
 
 
 class Thing:
@@ -334,9 +323,7 @@ class Thing:
         raise RuntimeError("no repr")
 
 
-@pytest.mark.parametrize(
-    "value", [Thing(), object(), 1j, range(3), frozenset({1}), bytearray(b"a"), memoryview(b"a")]
-)
+@pytest.mark.parametrize("value", [Thing(), object(), 1j, range(3), frozenset({1}), bytearray(b"a"), memoryview(b"a")])
 def test_an_object_of_the_users_own_is_refused_by_type_with_what_is_allowed(value: Any) -> None:
     for holder in (value, [value], {"a": value}, (1, [value])):
         with pytest.raises(
@@ -345,9 +332,7 @@ def test_an_object_of_the_users_own_is_refused_by_type_with_what_is_allowed(valu
             encoder_for(object)(holder)
 
 
-@pytest.mark.parametrize(
-    "value", ["a\ud800", ["x" * 300 + "\udfff"], {"\ud800": 1}, ("\ud800",), "y" * 300 + "\ud801"]
-)
+@pytest.mark.parametrize("value", ["a\ud800", ["x" * 300 + "\udfff"], {"\ud800": 1}, ("\ud800",), "y" * 300 + "\ud801"])
 def test_a_lone_surrogate_is_refused_with_its_position(value: Any) -> None:
     with pytest.raises(CodecError, match=r"lone surrogate, '\\u[0-9a-f]{4}' at position \d+"):
         encoder_for(type(value))(value)
@@ -451,9 +436,7 @@ BAD_BODIES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("tag", "body"), [(tag, body) for tag, bodies in BAD_BODIES.items() for body in bodies]
-)
+@pytest.mark.parametrize(("tag", "body"), [(tag, body) for tag, bodies in BAD_BODIES.items() for body in bodies])
 def test_a_tag_with_the_wrong_content_is_refused(tag: str, body: Any) -> None:
     wire = msgpack.packb({tag: True, "as_encodable": body})
     types = {type_ for type_ in TYPES if tag == f"__{type_.__name__}__"} | {object}
@@ -483,7 +466,7 @@ def test_nesting_bombs_and_huge_lengths_are_refused(bomb: bytes) -> None:
             decoder_for(type_)(bomb)
 
 
-# Promises ---------------------------------------------------------------------------------------------------------
+# Promises ----------------------------------------------------------------------------------------------
 
 
 @given(st.data())

@@ -66,7 +66,7 @@ class Field:
     is_auto: ClassVar[bool] = False
     is_sorted: ClassVar[bool] = False
     field_class_key: str = "$F"
-    lookups: tuple[str, ...] = ("",)
+    lookups: ClassVar[tuple[str, ...]] = ("",)
     flagged: ClassVar[tuple[type[Field], type[Field]]]  # what indexed=True and unique=True stand for; set by indexed.py
 
     def __new__(cls, *args: Any, **options: Any) -> Field:
@@ -81,10 +81,10 @@ class Field:
     def __init__(
         self,
         *,
-        type: type = str,  # noqa: A002 - the documented name
+        type: type = str,
         null: bool = True,
         default: Any = None,
-        max_length: int | None | str = "default",
+        max_length: int | str | None = "default",
         indexed: bool = False,
         unique: bool = False,
     ) -> None:
@@ -199,14 +199,26 @@ class Field:
 
     @classmethod
     def on_save(
-        cls, instance: Any, field_name: str, field_value: Any, pipeline: Any = None, ignore_errors: bool = False, **kwargs: Any
+        cls,
+        instance: Any,
+        field_name: str,
+        field_value: Any,
+        pipeline: Any = None,
+        ignore_errors: bool = False,
+        **kwargs: Any,
     ) -> Any:
         """Queue commands that run with the save; return the pipeline."""
         return pipeline
 
     @classmethod
     def on_delete(
-        cls, instance: Any, field_name: str, field_value: Any, pipeline: Any = None, saved_redis_key: str | None = None, **kwargs: Any
+        cls,
+        instance: Any,
+        field_name: str,
+        field_value: Any,
+        pipeline: Any = None,
+        saved_redis_key: str | None = None,
+        **kwargs: Any,
     ) -> Any:
         """Queue commands that run with the delete; return the pipeline."""
         return pipeline

@@ -23,7 +23,7 @@ class SetIndex(Field):
     """
 
     valid_types: ClassVar[frozenset[type]] = SCALAR_TYPES
-    lookups = ("", "in", "isnull", "startswith", "endswith")
+    lookups: ClassVar[tuple[str, ...]] = ("", "in", "isnull", "startswith", "endswith")
 
     def slots(self) -> list[Slot]:
         is_text = self.type is str

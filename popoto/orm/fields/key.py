@@ -26,7 +26,7 @@ class KeyField(SetIndex):
 
     is_key = True
     default_max_length: ClassVar[int | None] = 128
-    lookups = ("", "in", "isnull", "contains", "startswith", "endswith")
+    lookups: ClassVar[tuple[str, ...]] = ("", "in", "isnull", "contains", "startswith", "endswith")
 
 
 class UniqueKeyField(KeyField):

@@ -11,8 +11,7 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 from popoto.exceptions import ModelException, QueryException
-from popoto.orm.fields.base import Condition
-from popoto.orm.fields.base import Field
+from popoto.orm.fields.base import Condition, Field
 from popoto.orm.fields.key import KeyField
 from popoto.orm.keys import ModelKeys, index_part
 from popoto.orm.slots import Made, Slot
@@ -73,12 +72,12 @@ class SortedIndex(Field):
     is_sorted = True
     valid_types: ClassVar[frozenset[type]] = frozenset({int, float, Decimal, date, datetime})
     range_lookups: ClassVar[tuple[str, ...]] = ("", "gt", "gte", "lt", "lte", "between")
-    lookups = ("", "gt", "gte", "lt", "lte", "between")
+    lookups: ClassVar[tuple[str, ...]] = ("", "gt", "gte", "lt", "lte", "between")
 
     def __init__(
         self,
         *,
-        type: type = float,  # noqa: A002
+        type: type = float,
         partition_by: str | tuple[str, ...] = (),
         auto_now: bool = False,
         auto_now_add: bool = False,
@@ -239,7 +238,7 @@ class SortedField(SortedIndex):
 class SortedKeyField(SortedIndex, KeyField):
     """A key field in an ordered set: lookups of SortedField and of KeyField."""
 
-    lookups = ("", "gt", "gte", "lt", "lte", "between", "in", "isnull", "contains", "startswith", "endswith")
+    lookups: ClassVar[tuple[str, ...]] = (*SortedIndex.range_lookups, *KeyField.lookups[1:])
 
     def slots(self) -> list[Slot]:
         return SortedIndex.slots(self)

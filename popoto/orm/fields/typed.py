@@ -63,7 +63,8 @@ class ListField(_TypedField):
     def __init__(self, **options: Any) -> None:
         if options.get("max_length") is not None:
             raise ModelException(
-                f"{self._label()}: capped lists (max_length=) are not there yet; leave it out and cut the list yourself."
+                f"{self._label()}: capped lists (max_length=) are not there yet; leave it out and cut the list "
+                "yourself."
             )
         super().__init__(**options)
 

@@ -1,0 +1,1 @@
+"""One script a contender. Each runs as a process of its own, in the virtual environment of its library."""

@@ -1,0 +1,105 @@
+"""The commands that one save or delete of ours comes to, spelt out for bare redis-py.
+
+This is the floor that `save` is compared with: the same keys, as many bytes, in one MULTI. Each run compares
+the keys that one save makes here and with our library, and warns of a difference; then correct
+`save_commands` and `delete_commands`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+
+from .. import data
+
+Command = tuple[str | bytes | float, ...]
+
+CLASS_SET = "$Class:Record"
+ORDER_BY_NAME = "$Order:Record"  # every record, all scores 0
+NAME_FIELD = "$KeyF:Record:name"
+CATEGORY_FIELD = "$IndexF:Record:category"
+SCORE_SET = "$SortF:Record:score"
+RANK_SET = "$SortF:Record:rank"
+DECAY_SET = f"$DecayingSortF:Memory:relevance:{data.AGENT}"
+
+
+def record_key(name: str) -> str:
+    return f"Record:{name}"
+
+
+def name_set(name: str) -> str:
+    return f"{NAME_FIELD}:{name}"
+
+
+def category_set(category: str) -> str:
+    return f"{CATEGORY_FIELD}:{category}"
+
+
+def side_key(key: str) -> str:
+    return f"{key}::$occ"
+
+
+def text_lookup_commands(command: str, field_set: str, text: str, key: str) -> list[Command]:
+    """Two ordered sets a text field, forwards and backwards: what startswith and endswith walk."""
+    score = (0,) if command == "ZADD" else ()
+    members = ((f"{field_set}::lex", f"{text}\0\0{key}"), (f"{field_set}::rev", f"{text[::-1]}\0\0{key}"))
+    return [(command, name, *score, member) for name, member in members]
+
+
+def packed(row: Any) -> list[str | bytes]:
+    """field, msgpack bytes, field, msgpack bytes ..."""
+    flat: list[str | bytes] = []
+    for field, value in row.items():
+        flat += (field, msgpack.packb(value))
+    return flat
+
+
+def save_commands(row: data.RecordRow) -> list[Command]:
+    """Everything that one full save of a new record writes."""
+    key = record_key(row["name"])
+    in_name, in_category = name_set(row["name"]), category_set(row["category"])
+    # The side key says which index keys hold the record, so that they can be cleaned when the record is gone.
+    occupied = [
+        ["name", "t", NAME_FIELD, [row["name"]], False],
+        ["category", "t", CATEGORY_FIELD, [row["category"]], False],
+        ["score", "z", SCORE_SET, [], False],
+        ["rank", "z", RANK_SET, [], False],
+    ]
+    return [
+        ("HSET", key, *packed(row)),
+        ("SADD", CLASS_SET, key),
+        ("ZADD", ORDER_BY_NAME, 0, key),
+        ("SADD", in_name, key),
+        *text_lookup_commands("ZADD", NAME_FIELD, row["name"], key),
+        ("SADD", in_category, key),
+        *text_lookup_commands("ZADD", CATEGORY_FIELD, row["category"], key),
+        ("ZADD", SCORE_SET, row["score"], key),
+        ("ZADD", RANK_SET, row["rank"], key),
+        ("SET", side_key(key), msgpack.packb(occupied)),
+    ]
+
+
+def delete_commands(row: data.RecordRow) -> list[Command]:
+    key = record_key(row["name"])
+    return [
+        ("DEL", key, side_key(key)),
+        ("SREM", CLASS_SET, key),
+        ("ZREM", ORDER_BY_NAME, key),
+        ("SREM", name_set(row["name"]), key),
+        *text_lookup_commands("ZREM", NAME_FIELD, row["name"], key),
+        ("SREM", category_set(row["category"]), key),
+        *text_lookup_commands("ZREM", CATEGORY_FIELD, row["category"], key),
+        ("ZREM", SCORE_SET, key),
+        ("ZREM", RANK_SET, key),
+    ]
+
+
+def update_score_commands(name: str, score: float) -> list[Command]:
+    key = record_key(name)
+    return [("HSET", key, "score", msgpack.packb(score)), ("ZADD", SCORE_SET, score, key)]
+
+
+def save_memory_commands(row: data.MemoryRow) -> list[Command]:
+    key = f"Memory:{row['agent_id']}:{row['name']}"
+    return [("HSET", key, *packed(row)), ("ZADD", DECAY_SET, row["relevance"], key)]

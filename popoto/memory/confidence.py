@@ -1,0 +1,275 @@
+"""ConfidenceField: how far a memory is believed, learnt from evidence.
+
+    c  <-  clamp(c + (signal - c) / sqrt(evidence + 1), 0, 1);    evidence <- evidence + 1
+
+The step shrinks with the square root of the evidence: early signals move the value far (the very first one replaces the
+prior), a well-tried belief moves little. Source: the project's API reference, "ConfidenceField.update_confidence".
+
+What is learnt lives beside the record, in a hash a partition: record key -> {confidence, evidence_count,
+corroborations, contradictions}. It survives saves, follows the record to another partition or key, and goes with it. An
+ordered set of the confidences stands beside it for ranking.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import msgpack
+
+from popoto.exceptions import ModelException, QueryException
+from popoto.memory.defaults import Defaults
+from popoto.orm.commands import Command, adrive, arun, drive, run
+from popoto.orm.fields.base import Field
+from popoto.orm.fields.sorted import partition_names, require_fields
+from popoto.orm.keys import ModelKeys, index_part
+from popoto.orm.scripts import Script, register_kind
+from popoto.orm.slots import Made, Slot
+
+register_kind("popoto.memory", "kind_confidence")
+UPDATE = Script("popoto.memory", "update_confidence", with_kinds=True)
+READ = Script("popoto.memory", "read_confidence", with_kinds=True)
+
+_NAMES = ("confidence", "evidence_count", "corroborations", "contradictions")
+
+
+class ConfidenceField(Field):
+    """A belief between 0 and 1 with its evidence.
+
+    Args:
+        initial_confidence: what a record without evidence has; None follows `Defaults.INITIAL_CONFIDENCE`.
+        partition_by: field name(s): one companion hash for each of their values.
+    Raises: ModelException: a start value outside [0, 1], or a wrong partition.
+    """
+
+    valid_types: ClassVar[frozenset[type]] = frozenset({float})
+
+    def __init__(
+        self,
+        *,
+        initial_confidence: float | None = None,
+        partition_by: str | tuple[str, ...] = (),
+        type: type = float,
+        **options: Any,
+    ) -> None:
+        if initial_confidence is not None and not _is_probability(initial_confidence):
+            raise ModelException(
+                f"{self._label()}: initial_confidence= expected a number from 0 to 1, got {initial_confidence!r}."
+            )
+        self._initial_confidence = initial_confidence
+        self.partition_by = partition_names(self._label(), partition_by)
+        options.setdefault("default", self._start)
+        super().__init__(type=type, **options)
+
+    def _start(self) -> float:
+        return self.initial_confidence
+
+    @property
+    def initial_confidence(self) -> float:
+        """The confidence of a record without evidence."""
+        given = self._initial_confidence
+        return float(Defaults.INITIAL_CONFIDENCE if given is None else given)
+
+    def bind(self, model: Any) -> None:
+        require_fields(self, model, "partition_by", self.partition_by)
+
+    # -- storage ------------------------------------------------------------------------------------------------------
+
+    def slots(self) -> list[Slot]:
+        partition, name = self.partition_by, self.name
+
+        def make(values: Mapping[str, Any]) -> Made | None:
+            return [index_part(values[p]) for p in partition], False, _packed(self._first(values.get(name)))
+
+        return [Slot(f"{name}#data", "c", self.field_class_key, f"{name}:data", partition, (), make)]
+
+    def _first(self, value: Any) -> float:
+        """A confidence given to the constructor is where the record starts, as long as it has no evidence."""
+        return value if isinstance(value, float) and _is_probability(value) else self.initial_confidence
+
+    def coerce(self, value: Any) -> Any:
+        value = super().coerce(value)
+        if value is not None and not _is_probability(value):
+            raise ModelException(f"{self._label()}: a confidence is a number from 0 to 1, got {value!r}.")
+        return value
+
+    def _data_key(self, keys: ModelKeys, parts: list[str]) -> str:
+        return ":".join([keys.base(self.field_class_key, f"{self.name}:data"), *parts])
+
+    def get_data_hash_key(self, instance: Any, field_name: str) -> str:
+        """Return the companion hash of an instance's current partition."""
+        keys = type(instance)._meta.keys
+        return self._data_key(keys, [index_part(getattr(instance, p)) for p in self.partition_by])
+
+    def get_data_hash_key_from_values(self, model_class: Any, field_name: str, **partition_values: Any) -> str:
+        """Return the companion hash of a partition.
+
+        Raises: QueryException: a partition field has no value.
+        """
+        missing = [p for p in self.partition_by if partition_values.get(p) is None]
+        if missing:
+            raise QueryException(
+                f"'{field_name}' is partitioned by {', '.join(self.partition_by)}: give a value for "
+                f"{', '.join(missing)}."
+            )
+        return self._data_key(model_class._meta.keys, [index_part(partition_values[p]) for p in self.partition_by])
+
+    # -- evidence -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def update_confidence(cls, instance: Any, field_name: str, signal: float, pipeline: Any = None) -> float:
+        """Fold one signal into the confidence, atomically; return the new value and set the attribute.
+
+        Args:
+            instance: a stored record.
+            signal: 0 to 1; from 0.5 on it corroborates, below it contradicts.
+        Raises: TypeError: the record is not stored, or the field is no ConfidenceField. ValueError: a signal out of
+            range.
+        """
+        command = update_command(instance, field_name, signal)
+        try:
+            return run(command)
+        except ModelException as error:
+            raise TypeError(str(error)) from None
+
+    @classmethod
+    async def async_update_confidence(cls, instance: Any, field_name: str, signal: float) -> float:
+        """Await `update_confidence()`."""
+        command = update_command(instance, field_name, signal)
+        try:
+            return await arun(command)
+        except ModelException as error:
+            raise TypeError(str(error)) from None
+
+    @classmethod
+    def get_confidence(cls, instance: Any, field_name: str) -> float:
+        """Return the confidence as the server has it; the initial one for a record without data."""
+        return float(cls.get_confidence_data(instance, field_name)["confidence"])
+
+    @classmethod
+    def get_confidence_data(cls, instance: Any, field_name: str) -> dict[str, Any]:
+        """Return {"confidence", "evidence_count", "corroborations", "contradictions"}."""
+        field = confidence_field(type(instance), field_name)
+        found = run(read_command(type(instance), field_name, [instance.pk]))[instance.pk]
+        return found if found is not None else _start_data(field.initial_confidence)
+
+    @classmethod
+    def get_confidence_filtered(
+        cls, model_class: Any, field_name: str, pattern: str = "*", **partition: Any
+    ) -> dict[str, Any]:
+        """Return {record key: data} of the records whose key matches a glob, partition by partition (HSCAN).
+
+        Args:
+            partition: values of the partition fields; needed on a partitioned field.
+        """
+        field = confidence_field(model_class, field_name)
+        key = field.get_data_hash_key_from_values(model_class, field_name, **partition)
+        return drive(_filtered_steps(key, pattern))
+
+    @classmethod
+    async def async_get_confidence_filtered(
+        cls, model_class: Any, field_name: str, pattern: str = "*", **partition: Any
+    ) -> dict[str, Any]:
+        """Await `get_confidence_filtered()`."""
+        field = confidence_field(model_class, field_name)
+        key = field.get_data_hash_key_from_values(model_class, field_name, **partition)
+        return await adrive(_filtered_steps(key, pattern))
+
+
+def _filtered_steps(key: str, pattern: str) -> Any:
+    cursor, found = 0, {}
+    while True:
+        cursor, pairs = yield Command(("HSCAN", key, cursor, "MATCH", pattern, "COUNT", 1000))
+        for member, raw in pairs.items():
+            data = unpacked(raw)
+            if data is not None:
+                found[member.decode()] = data
+        if not int(cursor):
+            return found
+
+
+def confidence_field(model: Any, field_name: str) -> ConfidenceField:
+    """Return a model's ConfidenceField.
+
+    Raises: TypeError: there is none of that name.
+    """
+    field = model._meta.fields.get(field_name)
+    if not isinstance(field, ConfidenceField):
+        have = [n for n, f in model._meta.fields.items() if isinstance(f, ConfidenceField)]
+        raise TypeError(
+            f"{model.__name__}.{field_name} is no ConfidenceField. ConfidenceFields: {', '.join(have) or 'none'}."
+        )
+    return field
+
+
+def update_command(instance: Any, field_name: str, signal: Any) -> Command[float]:
+    """Return the update of one confidence as a command.
+
+    Raises: ValueError, TypeError: as `update_confidence`.
+    """
+    if signal is None:
+        raise TypeError("signal: expected a number from 0 to 1, got None.")
+    try:
+        value = float(signal)
+    except (TypeError, ValueError):
+        raise ValueError(f"signal: expected a number from 0 to 1, got {signal!r}.") from None
+    if not _is_probability(value):
+        raise ValueError(f"signal: expected a number from 0 to 1, got {signal!r}.")
+    field = confidence_field(type(instance), field_name)
+    if not instance._is_persisted:
+        raise TypeError(f"{instance!r} is not stored; save() it before its confidence is updated.")
+    values = instance.__dict__
+
+    def parse(reply: bytes) -> float:
+        values[field_name] = float(reply)
+        return values[field_name]  # type: ignore[no-any-return]
+
+    keys = type(instance)._meta.keys
+    args = (
+        instance.pk,
+        keys.sentinel,
+        field_name,
+        f"{field_name}#data",
+        repr(value),
+        _packed(field.initial_confidence),
+        "",
+    )
+    return Command(args, parse, UPDATE, key_count=2, repeat="token")
+
+
+def read_command(model: Any, field_name: str, record_keys: list[str]) -> Command[dict[str, dict[str, Any] | None]]:
+    """Return the reading of many records' data in one call: record key -> data, None where there is none."""
+
+    def parse(reply: list[bytes | None]) -> dict[str, dict[str, Any] | None]:
+        return {key: None if raw is None else unpacked(raw) for key, raw in zip(record_keys, reply, strict=True)}
+
+    args = (model._meta.keys.sentinel, f"{field_name}#data", *record_keys)
+    return Command(args, parse, READ, key_count=1)
+
+
+def unpacked(raw: bytes) -> dict[str, Any] | None:
+    """Return the data of a companion entry; None where it is corrupt."""
+    try:
+        data = msgpack.unpackb(raw)
+        return {
+            "confidence": float(data["confidence"]),
+            "evidence_count": int(data["evidence_count"]),
+            "corroborations": int(data["corroborations"]),
+            "contradictions": int(data["contradictions"]),
+        }
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException):
+        return None
+
+
+def _start_data(confidence: float) -> dict[str, Any]:
+    return dict(zip(_NAMES, (confidence, 0, 0, 0), strict=True))
+
+
+def _packed(confidence: float) -> bytes:
+    packed: bytes = msgpack.packb(_start_data(confidence), use_bin_type=False)
+    return packed
+
+
+def _is_probability(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value <= 1

@@ -1,0 +1,43 @@
+-- kind_confidence: what is learnt about how far a record is believed (popoto.memory.confidence).
+--
+-- kind "c"  companion hash base:parts, member -> packed {confidence, evidence_count, corroborations, contradictions}; beside
+--           it base::rank:parts, an ordered set of the confidences. payload: the data a record without any starts from.
+-- A save never overwrites what is learnt, and writes the true confidence into the record's hash, whatever the caller had.
+local function confidence_rank_key(e)
+  local key = e[3] .. '::rank'
+  for i = 1, #e[4] do key = key .. ':' .. e[4][i] end
+  return key
+end
+
+local function confidence_data(raw)
+  local ok, data = pcall(cmsgpack.unpack, raw)
+  if ok and type(data) == 'table' and type(data.confidence) == 'number' then return data end
+end
+
+kinds.c = {
+  probe = function(e, key) return wrong_type(key, 'hash') or wrong_type(confidence_rank_key(e), 'zset') end,
+  check = function() end,
+  put = function(e, key, rk, payload, old, old_key, old_rk)
+    local raw = old and redis.call('HGET', old_key, old_rk) or redis.call('HGET', key, rk)
+    if not raw then raw = payload end
+    if not raw then return end
+    if old_key ~= key or old_rk ~= rk then redis.call('HSET', key, rk, raw) end
+    local data = confidence_data(raw)
+    if data then
+      redis.call('ZADD', confidence_rank_key(e), data.confidence, rk)
+      redis.call('HSET', rk, string.match(e[1], '^(.*)#data$'), cmsgpack.pack(data.confidence))
+    end
+  end,
+  drop = function(e, key, rk)
+    redis.call('HDEL', key, rk)
+    redis.call('ZREM', confidence_rank_key(e), rk)
+  end,
+}
+
+-- The stored entry of a record's slot: where its companion data lies, whatever partition the caller believes.
+local function slot_entry(rk, slot)
+  local _, entries = stored_occupancy(rk)
+  for i = 1, #entries do
+    if entries[i][1] == slot then return entries[i] end
+  end
+end

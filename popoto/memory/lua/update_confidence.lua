@@ -1,0 +1,38 @@
+-- update_confidence: fold one signal into a record's confidence.
+--
+-- KEYS[1]  hash    the record; must exist
+-- KEYS[2]  -       sentinel of the same hash tag, never written
+-- ARGV[1]  string  field of the record that holds the confidence
+-- ARGV[2]  string  slot of its companion data
+-- ARGV[3]  float   signal, 0 to 1
+-- ARGV[4]  bytes   data of a record that has none yet
+-- ARGV[5]  string  key of the token under which the reply is kept for a repeat, or ''
+--
+-- returns  the new confidence as text, every digit kept
+-- errors   MISSING when the record or its companion's place is not stored; nothing is written
+-- cost     O(log n)
+local rk = KEYS[1]
+local before = answered(ARGV[5])
+if before then return before end
+local entry = redis.call('EXISTS', rk) == 1 and slot_entry(rk, ARGV[2])
+if not entry then
+  return redis.error_reply('MISSING ' .. rk .. ' is not stored (deleted or expired), or was stored without the field ' ..
+    ARGV[1] .. '; nothing was written. save() it first.')
+end
+local key, rank = entry_key(entry), confidence_rank_key(entry)
+local refusal = wrong_type(key, 'hash') or wrong_type(rank, 'zset')
+if refusal then return redis.error_reply(refusal) end
+
+local raw = redis.call('HGET', key, rk)
+local data = raw and confidence_data(raw) or confidence_data(ARGV[4])
+local signal = tonumber(ARGV[3])
+local c = data.confidence + (signal - data.confidence) / math.sqrt(data.evidence_count + 1)
+if c < 0 then c = 0 elseif c > 1 then c = 1 end
+data.confidence = c
+data.evidence_count = data.evidence_count + 1
+if signal >= 0.5 then data.corroborations = data.corroborations + 1
+else data.contradictions = data.contradictions + 1 end
+redis.call('HSET', key, rk, cmsgpack.pack(data))
+redis.call('ZADD', rank, c, rk)
+redis.call('HSET', rk, ARGV[1], cmsgpack.pack(c))
+return remember(ARGV[5], string.format('%.17g', c))

@@ -1,0 +1,128 @@
+"""Query and QueryBuilder with the rankings of the memory fields."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from popoto.exceptions import QueryException
+from popoto.memory.bm25 import BM25Field, search_steps
+from popoto.memory.ranking import top_by_decay_steps
+from popoto.orm.builder import QueryBuilder
+from popoto.orm.commands import Command, adrive, drive
+from popoto.orm.query import Query
+
+
+class MemoryQueryBuilder(QueryBuilder):
+    """A QueryBuilder that also ranks; its filters restrict what is ranked."""
+
+    def top_by_decay(
+        self,
+        field_name: str | None = None,
+        n: int = 10,
+        decay_rate: float | None = None,
+        base_score_field: str | None = None,
+    ) -> list[Any]:
+        """Return the n records with the highest time-decayed score, best first, each with its `_decay_score`.
+
+            score = base * max(days since last touched, 0.01) ^ -decay_rate
+
+        Exact, without reading every record; equal scores by descending key.
+
+        Args:
+            field_name: a DecayingSortedField; may be left out when the model has one.
+            n: at most this many.
+            decay_rate, base_score_field: instead of the field's own, for this call.
+        Raises: QueryException: no or several such fields, a field of another kind, a partition without a filter.
+        """
+        return drive(top_by_decay_steps(self, field_name, n, decay_rate, base_score_field))
+
+    async def async_top_by_decay(
+        self,
+        field_name: str | None = None,
+        n: int = 10,
+        decay_rate: float | None = None,
+        base_score_field: str | None = None,
+    ) -> list[Any]:
+        """Await `top_by_decay()`."""
+        return await adrive(top_by_decay_steps(self, field_name, n, decay_rate, base_score_field))
+
+    def keyword_search(self, query_text: str, field: str | None = None, limit: int = 10) -> list[Any]:
+        """Return the records that match the words best (BM25), best first, each with its `_bm25_score`.
+
+        Args:
+            field: a BM25Field; may be left out when the model has one.
+        Raises: QueryException: no or several such fields, or a field of another kind.
+        """
+        return drive(self._keyword_steps(query_text, field, limit))
+
+    async def async_keyword_search(self, query_text: str, field: str | None = None, limit: int = 10) -> list[Any]:
+        """Await `keyword_search()`."""
+        return await adrive(self._keyword_steps(query_text, field, limit))
+
+    def _keyword_steps(self, query_text: str, field: str | None, limit: int) -> Generator[Any, Any, list[Any]]:
+        name = field or self._only_bm25()
+        where = yield from self.where_steps()
+        scored = yield from search_steps(self.model_class, name, query_text, limit, where=where)
+        found = yield from self.read_steps([key for key, _ in scored])
+        for key, score in scored:
+            if key in found:
+                found[key]._bm25_score = score
+        return list(found.values())
+
+    def _only_bm25(self) -> str:
+        names = [n for n, f in self.model_class._meta.fields.items() if isinstance(f, BM25Field)]
+        if len(names) != 1:
+            have = ", ".join(names) or "none"
+            raise QueryException(f"{self.model_class.__name__} has not one BM25Field but {have}; name it with field=.")
+        return names[0]
+
+    def where_steps(self) -> Generator[Any, Any, list[Any]]:
+        """Return the filters as conditions that the server answers exactly (lib_where.lua)."""
+        compiled = self.compiled()
+        if compiled.tests:
+            keys = yield from self.selection().record_keys()
+            return ["keys", *keys]
+        return compiled.where
+
+    def read_steps(self, keys: list[str]) -> Generator[Any, Any, dict[str, Any]]:
+        """Read these records in one round trip; return key -> instance, without those that vanished."""
+        model = self.model_class
+        commands: list[Command[Any]] = [Command(("HGETALL", key)) for key in keys]
+        replies = (yield commands) if commands else []
+        return {key: model._hydrated(key, raw) for key, raw in zip(keys, replies, strict=True) if raw}
+
+
+class MemoryQuery(Query):
+    """`Model.query`: the ORM's lookups and the rankings of the memory fields."""
+
+    builder_class = MemoryQueryBuilder
+
+    def top_by_decay(
+        self,
+        field_name: str | None = None,
+        n: int = 10,
+        decay_rate: float | None = None,
+        base_score_field: str | None = None,
+    ) -> list[Any]:
+        """Rank all records; see MemoryQueryBuilder.top_by_decay. A partitioned field needs `filter()` first."""
+        return MemoryQueryBuilder(self.model_class).top_by_decay(field_name, n, decay_rate, base_score_field)
+
+    async def async_top_by_decay(
+        self,
+        field_name: str | None = None,
+        n: int = 10,
+        decay_rate: float | None = None,
+        base_score_field: str | None = None,
+    ) -> list[Any]:
+        """Await `top_by_decay()`."""
+        builder = MemoryQueryBuilder(self.model_class)
+        return await builder.async_top_by_decay(field_name, n, decay_rate, base_score_field)
+
+    def keyword_search(self, query_text: str, field: str | None = None, limit: int = 10) -> list[Any]:
+        """Search all records; see MemoryQueryBuilder.keyword_search."""
+        return MemoryQueryBuilder(self.model_class).keyword_search(query_text, field, limit)
+
+    async def async_keyword_search(self, query_text: str, field: str | None = None, limit: int = 10) -> list[Any]:
+        """Await `keyword_search()`."""
+        return await MemoryQueryBuilder(self.model_class).async_keyword_search(query_text, field, limit)
