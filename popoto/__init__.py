@@ -15,6 +15,11 @@ from popoto.exceptions import (
     SubscriberException,
     UnknownOutcomeError,
 )
+from popoto.memory.bm25 import BM25Field
+from popoto.memory.confidence import ConfidenceField
+from popoto.memory.decay import DecayingSortedField
+from popoto.memory.defaults import Defaults, InteractionWeight, TemporalPeriod
+from popoto.memory.model import Model
 from popoto.orm.fields.base import Field
 from popoto.orm.fields.datetime import DatetimeField
 from popoto.orm.fields.indexed import IndexedField, UniqueField
@@ -35,15 +40,7 @@ from popoto.orm.fields.typed import (
     TupleField,
 )
 from popoto.orm.metaclass import ModelBase
-try:
-    from popoto.memory.bm25 import BM25Field
-    from popoto.memory.confidence import ConfidenceField
-    from popoto.memory.decay import DecayingSortedField
-    from popoto.memory.defaults import Defaults, InteractionWeight, TemporalPeriod
-    from popoto.memory.model import Model
-    from popoto.recipes.context_assembler import AssemblyResult, ContextAssembler
-except ImportError:
-    from popoto.orm.model import Model  # type: ignore
+from popoto.recipes.context_assembler import AssemblyResult, ContextAssembler
 from popoto.redis_db import POPOTO_REDIS_DB, get_async_redis_db, get_redis
 
 try:
@@ -97,5 +94,3 @@ __all__ = [
     "get_async_redis_db",
     "get_redis",
 ]
-
-__all__ = [n for n in __all__ if n in globals()]

@@ -119,9 +119,9 @@ def _remember(screen: Screen, memory: ConversationMemory) -> None:
 def _explain(screen: Screen) -> None:
     screen.say()
     screen.say(
-        "Each score below is a sum of three signals, each measured against the best candidate's: keyword, how "
-        "well the words match the question (BM25), at most 1; relevance, how fresh the memory is (it fades "
-        "with time), at most 0.3; certainty, how the memory has fared so far, at most 0.2."
+        "Each score below is a sum of three signals, each measured against the best candidate's: keyword, "
+        "how well the words match the question (BM25), at most 1; relevance, how fresh the memory is (it "
+        "fades with time), at most 0.3; certainty, how the memory has fared so far, at most 0.2."
     )
 
 

@@ -79,8 +79,11 @@ class ConversationMemory:
     def forget(self) -> int:
         """Delete the memories stored under this name; returns how many there were."""
         memories = list(DemoMemory.query.filter(conversation=self.name))
-        for memory in memories:
-            memory.delete()
+        for start in range(0, len(memories), _BATCH):
+            pipe = popoto.get_redis().pipeline()
+            for memory in memories[start : start + _BATCH]:
+                memory.delete(pipeline=pipe)
+            pipe.execute()
         return len(memories)
 
     def recall(self, question: str) -> Recall:

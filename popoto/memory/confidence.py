@@ -20,7 +20,7 @@ import msgpack
 
 from popoto.exceptions import ModelException, QueryException
 from popoto.memory.defaults import Defaults
-from popoto.orm.commands import Command, adrive, arun, drive, run
+from popoto.orm.commands import Command, adrive, arun, drive, hash_of, run
 from popoto.orm.fields.base import Field
 from popoto.orm.fields.sorted import partition_names, require_fields
 from popoto.orm.keys import ModelKeys, index_part
@@ -181,7 +181,7 @@ def _filtered_steps(key: str, pattern: str) -> Any:
     cursor, found = 0, {}
     while True:
         cursor, pairs = yield Command(("HSCAN", key, cursor, "MATCH", pattern, "COUNT", 1000))
-        for member, raw in pairs.items():
+        for member, raw in hash_of(pairs).items():
             data = unpacked(raw)
             if data is not None:
                 found[member.decode()] = data

@@ -9,7 +9,7 @@ from popoto.exceptions import QueryException
 from popoto.memory.bm25 import BM25Field, search_steps
 from popoto.memory.ranking import top_by_decay_steps
 from popoto.orm.builder import QueryBuilder
-from popoto.orm.commands import Command, adrive, drive
+from popoto.orm.commands import Command, adrive, drive, hash_of
 from popoto.orm.query import Query
 
 
@@ -90,7 +90,7 @@ class MemoryQueryBuilder(QueryBuilder):
         model = self.model_class
         commands: list[Command[Any]] = [Command(("HGETALL", key)) for key in keys]
         replies = (yield commands) if commands else []
-        return {key: model._hydrated(key, raw) for key, raw in zip(keys, replies, strict=True) if raw}
+        return {key: model._hydrated(key, hash_of(raw)) for key, raw in zip(keys, replies, strict=True) if raw}
 
 
 class MemoryQuery(Query):

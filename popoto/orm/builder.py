@@ -230,7 +230,7 @@ class QueryBuilder:
         return item in self._evaluated()
 
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(self._evaluated())
+        return iter(self._evaluated()[::-1])
 
     def __getitem__(self, index: int | slice) -> Any:
         if self._results is not None:

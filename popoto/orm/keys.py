@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import datetime, timezone
+from datetime import datetime, time, timedelta, timezone
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -49,7 +49,7 @@ def key_part(value: Any) -> str:
 def index_text(value: Any) -> str:
     """Return the text under which an index keeps a value: equal values have equal texts.
 
-    Differs from `str` where equal values print differently: Decimal("1.10"), -0.0, aware datetimes.
+    Differs from `str` where equal values print differently: Decimal("1.10"), -0.0, aware datetimes and times.
     """
     if type(value) is str:
         return value
@@ -64,6 +64,9 @@ def index_text(value: Any) -> str:
         return repr(value + 0.0)
     if isinstance(value, datetime) and value.tzinfo is not None:
         return str(value.astimezone(timezone.utc))
+    if isinstance(value, time) and value.tzinfo is not None:
+        since_midnight = timedelta(0, (value.hour * 60 + value.minute) * 60 + value.second, value.microsecond)
+        return f"{(since_midnight - (value.utcoffset() or timedelta(0))) // timedelta(microseconds=1)}us"
     return str(value)
 
 
@@ -81,6 +84,7 @@ class ModelKeys:
     """The keys of one model in one namespace.
 
     Attributes:
+        model: the model's name, escaped.
         record: what a record's key begins with, without the colon.
         class_set: set of all record keys.
         order: ordered set of the same, all scores 0: the order by name.
@@ -91,9 +95,10 @@ class ModelKeys:
     __slots__ = ("_bases", "class_set", "expiry", "home", "model", "namespace", "order", "record", "sentinel")
 
     def __init__(self, namespace: str, model: str) -> None:
+        model = escape(model)
         self.namespace = namespace
         self.model = model
-        self.record = namespace + escape(model)
+        self.record = namespace + model
         self.class_set = f"{namespace}$Class:{model}"
         self.order = f"{namespace}$Order:{model}"
         self.expiry = f"{namespace}$Expiry:{model}"

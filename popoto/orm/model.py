@@ -154,7 +154,7 @@ class Model(Record):
             if names is not None:
                 names = names | meta.key_field_names
         guard = plan.GUARD_NONE
-        if names is not None and not moved:
+        if names is not None:
             guard = plan.GUARD_EXISTS
         elif self._saved_key is None and meta.insert_only:
             guard = plan.GUARD_NEW

@@ -69,7 +69,10 @@ class ModelOptions:
         self.ttl = given.get("ttl", self.ttl)
         self.indexes = given.get("indexes", self.indexes)
         self.abstract = bool(given.get("abstract", False))
-        self.model_name = given.get("key_name", self.model_name)
+        key_name = given.get("key_name", self.model_name)
+        if not isinstance(key_name, str) or not key_name:
+            raise ModelException(f"{self.model_name}.Meta.key_name: expected the name used in keys, got {key_name!r}.")
+        self.model_name = key_name
 
     def finish(self, model: Any) -> None:
         """Check what names fields, and lay out what the hot paths walk.
@@ -112,7 +115,7 @@ class ModelOptions:
 
     def _check_meta(self) -> None:
         if self.order_by is not None:
-            if not isinstance(self.order_by, str) or self.order_by.lstrip("-") not in self.fields:
+            if not isinstance(self.order_by, str) or self.order_by.removeprefix("-") not in self.fields:
                 raise ModelException(
                     f"{self.model_name}.Meta.order_by: expected a field name, '-' before it for descending; got "
                     f"{self.order_by!r}. Fields: {', '.join(self.fields)}."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from popoto import redis_db
 from popoto.exceptions import QueryException
 from popoto.orm.builder import QueryBuilder
-from popoto.orm.commands import Command, adrive, drive
+from popoto.orm.commands import Command, adrive, drive, hash_of
 from popoto.orm.db_key import DB_key
 from popoto.orm.lookups import whole_key
 
@@ -73,7 +73,7 @@ class Query:
         model = self.model_class
 
         def parse(raw: Any) -> Any:
-            return model._hydrated(key, raw) if raw else None
+            return model._hydrated(key, hash_of(raw)) if raw else None
 
         return Command(("HGETALL", key), parse)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from popoto.exceptions import ModelException, QueryException
-from popoto.orm.commands import Batch, Command
+from popoto.orm.commands import Batch, Command, hash_of
 from popoto.orm.keys import ModelKeys
 from popoto.orm.lookups import Compiled
 from popoto.orm.plan import pack
@@ -163,7 +163,7 @@ class Selection:
                     logger.error("%s cannot be read (not a hash); skipped", key)
                 continue
             try:
-                out.append(self.model._hydrated(key, raw if isinstance(raw, dict) else _as_dict(raw)))
+                out.append(self.model._hydrated(key, hash_of(raw)))
             except ModelException as error:
                 logger.error("%s; skipped", error)
         return out
@@ -181,7 +181,7 @@ class Slices:
         self.more = True
         self._keys = selection.keys
         self._query: dict[str, Any] = {
-            "where": selection.compiled.where,
+            "where": selection.compiled.where if order.low is None else _without_range(selection.compiled.where, order),
             "order": order.key,
             "low": order.low or False,
             "high": order.high or False,
@@ -209,9 +209,12 @@ class Slices:
         return rows
 
 
-def _as_dict(flat: list[bytes]) -> dict[bytes, bytes]:
-    pairs = iter(flat)
-    return dict(zip(pairs, pairs, strict=True))
+def _without_range(where: list[Any], order: Order) -> list[Any]:
+    """Leave out the range that the stretch of the order says already."""
+    rest = [
+        c for c in (where[1:] if where[0] == "and" else [where]) if c != ["range", order.key, order.low, order.high]
+    ]
+    return ["all"] if not rest else rest[0] if len(rest) == 1 else ["and", *rest]
 
 
 def _sorted_by_value(found: list[tuple[str, Any]], by: str, descending: bool) -> list[tuple[str, Any]]:

@@ -25,7 +25,7 @@ from popoto.memory.clock import now
 from popoto.memory.confidence import ConfidenceField, read_command
 from popoto.memory.decay import DecayingSortedField
 from popoto.memory.ranking import score_command, top_by_decay_steps
-from popoto.orm.commands import Command, adrive, drive
+from popoto.orm.commands import Command, adrive, drive, hash_of
 from popoto.recipes.formats import FORMATS
 
 DEFAULT_MAX_ITEMS = 10
@@ -199,7 +199,7 @@ class ContextAssembler:
         replies = yield commands
         for key, raw in zip(unread, replies[len(replies) - len(unread) :], strict=True):
             if raw:
-                found[key] = self.model_class._hydrated(key, raw)
+                found[key] = self.model_class._hydrated(key, hash_of(raw))
         signals: dict[str, dict[str, float]] = dict(zip(decays, replies, strict=False))
         for name, data in zip(beliefs, replies[len(decays) :], strict=False):
             first = fields[name].initial_confidence

@@ -32,7 +32,7 @@ def test_weekdays_that_it_names_with_a_date_are_right() -> None:
 
 def test_each_label_of_a_question_points_at_a_turn_about_it() -> None:
     transcript = bundled_transcript()
-    about = ["entist|appointment", "Pickle|kibble", "job|Job", "contacts"]
+    about = ["job|Job", "Pickle|kibble", "entist|appointment", "contacts"]
 
     assert len(transcript.questions) == len(about)
     for question, words in zip(transcript.questions, about, strict=True):

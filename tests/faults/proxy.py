@@ -1,8 +1,8 @@
 """A proxy that reads the protocol and cuts the connection where a test says so.
 
 It handles one command after the other on each connection: reads the whole command, passes it to the server, reads the
-whole reply, passes it back. So it knows, when it cuts, whether the command has reached the server and whether the server has
-answered it.
+whole reply, passes it back. So it knows, when it cuts, whether the command has reached the server and whether the
+server has answered it.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def cut(request: pytest.FixtureRequest, proxy: Proxy) -> Cut:
     return proxy.cut_replies if request.param.startswith("after") else proxy.cut_commands
 
 
-# -- writes -------------------------------------------------------------------------------------------------------------
+# -- writes ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_new_record_is_saved_once(way: Way, proxy: Proxy, cut: Cut, server: redis.Redis) -> None:
@@ -214,7 +214,7 @@ def test_a_failing_hook_is_not_run_again(way: Way, proxy: Proxy, server: redis.R
     assert number(server, "saves") == 1
 
 
-# -- reads --------------------------------------------------------------------------------------------------------------
+# -- reads -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -243,13 +243,13 @@ def test_a_read_is_answered(
     assert proxy.cuts == 2
 
 
-def test_a_record_read_while_its_field_is_missing(way: Way, proxy: Proxy) -> None:
+def test_a_read_of_nothing_is_answered(way: Way, proxy: Proxy) -> None:
     proxy.cut_replies("HGETALL")
     assert way(FaultItem.load, name="nobody") is None
     assert proxy.cuts == 1
 
 
-# -- memory, as far as it is there --------------------------------------------------------------------------------------
+# -- memory, as far as it is there -----------------------------------------------------------------------------------
 
 
 def memory_model() -> Any:
@@ -300,7 +300,7 @@ def test_one_signal_counts_once(memories: Any, proxy: Proxy, cut: Cut, server: r
     assert read(cut_one, "certainty") == read(expected, "certainty")
 
 
-# -- what cannot be repeated --------------------------------------------------------------------------------------------
+# -- what cannot be repeated -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("transaction", [True, False])
@@ -394,7 +394,7 @@ def test_a_write_whose_fate_stays_unknown_says_so(
     (proxy.cut_commands if never_reached else proxy.cut_replies)(times=100)
     item = FaultItem(name="a")
 
-    with pytest.raises(UnknownOutcomeError, match="commit.*Read the record"):
+    with pytest.raises(UnknownOutcomeError, match=r"commit.*Read the record"):
         way(item.save)
 
     assert number(server, "saves") == (0 if never_reached else 1)

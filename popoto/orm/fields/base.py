@@ -31,6 +31,37 @@ VALID_FIELD_TYPES: frozenset[type] = frozenset(
 _MUTABLE = (list, dict, set, bytearray)
 
 
+_combined: dict[tuple[type, type], Any] = {}
+
+
+def _with_index(plain: type[Field], flagged: type[Field]) -> type[Field]:
+    """Return the class that `plain(indexed=True)` or `plain(unique=True)` makes.
+
+    Raises: ModelException: the field keeps an index of its own kind.
+    """
+    if plain is Field:
+        return flagged
+    if (plain, flagged) in _combined:
+        return _combined[plain, flagged]  # type: ignore[no-any-return]
+    if plain.slots is not Field.slots:
+        raise ModelException(f"{plain.__name__} keeps an index of its own; leave indexed= and unique= out.")
+    combined: Any = type(plain.__name__, (flagged, plain), {})
+    combined.field_class_key = flagged.field_class_key
+    _combined[plain, flagged] = combined
+    return combined  # type: ignore[no-any-return]
+
+
+def refuse_half_pairs(text: str) -> None:
+    """Refuse a filter text that no stored text can equal.
+
+    Raises: QueryException: it holds half a surrogate pair.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise QueryException(f"the text {text!r} holds half a surrogate pair, which no stored text can hold.") from None
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """What a filter asks of the server, and what it leaves to Python.
@@ -70,8 +101,8 @@ class Field:
     flagged: ClassVar[tuple[type[Field], type[Field]]]  # what indexed=True and unique=True stand for; set by indexed.py
 
     def __new__(cls, *args: Any, **options: Any) -> Field:
-        if cls is Field and (options.get("indexed") or options.get("unique")):
-            return super().__new__(cls.flagged[bool(options.get("unique"))])
+        if (options.get("indexed") or options.get("unique")) and not issubclass(cls, cls.flagged[0].__mro__[1]):
+            return super().__new__(_with_index(cls, cls.flagged[bool(options.get("unique"))]))
         return super().__new__(cls)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -238,12 +269,14 @@ class Field:
 
         Raises: QueryException: it cannot be.
         """
-        if value is None or type(value) is self.type:
-            return value
-        try:
-            return self._coerce(value)
-        except CoercionError as error:
-            raise QueryException(f"filter({self.name}=...): {error}") from None
+        if value is not None and type(value) is not self.type:
+            try:
+                value = self._coerce(value)
+            except CoercionError as error:
+                raise QueryException(f"filter({self.name}=...): {error}") from None
+        if type(value) is str and not value.isascii():
+            refuse_half_pairs(value)
+        return value
 
     def condition(self, keys: ModelKeys, lookup: str, value: Any, given: Mapping[str, Any]) -> Condition:
         """Return what `name__lookup=value` asks; `given` holds all parameters of the filter.

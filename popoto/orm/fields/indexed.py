@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 from popoto.exceptions import ModelException, QueryException
-from popoto.orm.fields.base import Condition, Field
+from popoto.orm.fields.base import Condition, Field, refuse_half_pairs
 from popoto.orm.keys import ModelKeys, escape, index_part, index_text, lex_key, reversed_lex_key
 from popoto.orm.slots import Made, Slot
 
@@ -28,12 +28,12 @@ class SetIndex(Field):
     def slots(self) -> list[Slot]:
         is_text = self.type is str
         kind = ("t" if is_text else "") + ("u" if self.unique else "") or "s"
-        name, unique = self.name, self.unique
+        name = self.name
 
         def make(values: Mapping[str, Any]) -> Made | None:
             value = values[name]
             if value is None:
-                return None if unique else (["None"], True, None)
+                return ["None"], True, None  # many records may have none, also where values are unique
             if is_text:
                 part = escape(value)
                 return [part], False if part == value else value, None
@@ -76,7 +76,8 @@ class SetIndex(Field):
             "endswith": ("ends", reversed_lex_key(base)),
             "contains": ("contains", lex_key(base)),
         }[lookup]
-        return Condition([op, key if has_lex else False, self.name, _utf8(value)])
+        refuse_half_pairs(value)
+        return Condition([op, key if has_lex else False, self.name, value])
 
     def many_values(self, values: Any) -> list[Any]:
         """Return the values of an `__in` filter.
@@ -95,13 +96,6 @@ class SetIndex(Field):
         if not isinstance(value, bool):
             raise QueryException(f"filter({self.name}__isnull=...): expected True or False, got {value!r}.")
         return value
-
-
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise QueryException(f"the text {text!r} holds half a surrogate pair, which no stored text can hold.") from None
 
 
 class IndexedField(SetIndex):

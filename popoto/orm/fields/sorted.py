@@ -35,7 +35,7 @@ def score_of(value: Any) -> float:
     elif isinstance(value, date):
         score = float(value.toordinal())
     else:
-        score = _rounded(value)
+        score = math.nan if value.is_nan() else _rounded(value)
     if score != score:
         raise ModelException("NaN has no place in an order; give a number.")
     return score
@@ -85,6 +85,11 @@ class SortedIndex(Field):
         sort_by: str | tuple[str, ...] | None = None,
         **options: Any,
     ) -> None:
+        if options.get("unique") or options.get("indexed"):
+            raise ModelException(
+                f"{self._label()}: an ordered index cannot be unique; leave unique= and indexed= out, or use a "
+                "UniqueField beside it."
+            )
         if null:
             raise ModelException(f"{self._label()}: a sorted field cannot be null; leave null= out.")
         if sort_by is not None:
@@ -170,7 +175,7 @@ class SortedIndex(Field):
 
         Raises: QueryException: it is None, NaN or of another kind.
         """
-        if value is None or value != value:
+        if value is None or (value.is_nan() if isinstance(value, Decimal) else value != value):
             raise QueryException(f"filter({self.name}...): expected a {self.type.__name__}, got {value!r}.")
         if self.type in (int, float, Decimal) and type(value) in (int, float, Decimal):
             return value
@@ -187,14 +192,25 @@ def _bound(bound: tuple[Any, bool] | None, none: str, loose: bool) -> str:
 
 
 def _range_test(low: tuple[Any, bool] | None, high: tuple[Any, bool] | None) -> Callable[[Any], bool]:
+    least = None if low is None else _comparable(low[0])
+    most = None if high is None else _comparable(high[0])
+
     def test(value: Any) -> bool:
         if value is None:
             return False
-        if low is not None and not (value > low[0] if low[1] else value >= low[0]):
+        value = _comparable(value)
+        if low is not None and not (value > least if low[1] else value >= least):
             return False
-        return high is None or bool(value < high[0] if high[1] else value <= high[0])
+        return high is None or bool(value < most if high[1] else value <= most)
 
     return test
+
+
+def _comparable(value: Any) -> Any:
+    """Naive datetimes count as UTC, as their scores do."""
+    if isinstance(value, datetime) and value.tzinfo is None:
+        return value.replace(tzinfo=timezone.utc)
+    return value
 
 
 def partition_names(label: str, partition_by: Any) -> tuple[str, ...]:

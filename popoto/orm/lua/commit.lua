@@ -50,7 +50,7 @@ local refusal = wrong_type(old_rk, 'hash') or wrong_type(home.class, 'set') or w
 if refusal then return redis.error_reply(refusal) end
 
 local blob = redis.call('GET', occupancy_key(old_rk))
-local unchanged = blob == ARGV[2] and not plan.moved and not plan.partial
+local unchanged = blob == ARGV[2] and exists and not plan.moved and not plan.partial
 local stored = (unchanged or not blob) and {} or cmsgpack.unpack(blob)
 local old_of, staying = {}, {}
 for i = 1, #stored do
@@ -93,9 +93,21 @@ for i = 1, count do
   refusal = kinds[e[2]].probe(e, keys[i]) or kinds[e[2]].check(e, keys[i], rk, old_rk, payloads[i])
   if refusal then return redis.error_reply(refusal) end
 end
-for i = 1, #stored do
-  refusal = kinds[stored[i][2]].probe(stored[i], entry_key(stored[i]))
+local leaving = stored
+if plan.moved then
+  local _, left = stored_occupancy(rk)
+  leaving = {unpack(stored)}
+  for i = 1, #left do leaving[#leaving + 1] = left[i] end
+end
+for i = 1, #leaving do
+  local e = leaving[i]
+  refusal = unknown_kind(e) or kinds[e[2]].probe(e, entry_key(e))
   if refusal then return redis.error_reply(refusal) end
+end
+
+if blob and not exists then -- the record expired, and nobody has cleaned up yet: it is not to live on in the new one
+  drop_record(old_rk, home)
+  stored, old_of, unchanged = {}, {}, false
 end
 
 -- 2. Writes: first what the stored record occupies and the new one does not, then the new.
@@ -104,6 +116,7 @@ for i = 1, #stored do
   if not staying[e[1]] then kinds[e[2]].drop(e, entry_key(e), old_rk) end
 end
 if plan.moved then
+  drop_record(rk, home) -- what an expired record of the new key has left
   if exists then redis.call('RENAME', old_rk, rk) end
   redis.call('SREM', home.class, old_rk)
   redis.call('ZREM', home.order, old_rk)
@@ -147,11 +160,6 @@ if expire or redis.call('ZCARD', home.expiry) > 0 then
 end
 
 -- 4. What hooks recorded.
-for i = 1, #plan.commands do
-  local reply = redis.pcall(unpack(plan.commands[i]))
-  if type(reply) == 'table' and reply.err then
-    return redis.error_reply('HOOK ' .. rk .. ' is saved, but the command ' .. plan.commands[i][1] ..
-      ' recorded by an on_save hook failed: ' .. reply.err)
-  end
-end
+local failed = run_recorded(plan.commands, rk, 'saved')
+if failed then return remember_error(token, failed) end
 return remember(token, created)

@@ -1,6 +1,6 @@
 -- kind_set: the record is a member of a set, one set a value (KeyField, IndexedField, Relationship).
 --
--- kind "s"  plain                     kind "u"  unique: the set has one living owner
+-- kind "s"  plain                     kind "u"  unique: the set has one living owner (that of None may have many)
 -- kind "t"  with text lookups         kind "tu" both
 --
 -- Text lookups keep two ordered sets beside the value sets, all scores 0: base::lex holds value \0\0 rk, and base::rev
@@ -29,7 +29,7 @@ local function define_set_kind(name, unique, text)
       (text and (wrong_type(e[3] .. '::lex', 'zset') or wrong_type(e[3] .. '::rev', 'zset'))) or nil
   end
   function kind.check(e, key, rk, old_rk)
-    if unique then
+    if unique and e[5] ~= true then
       local owner = living_owner(key, rk, old_rk)
       if owner then
         return 'UNIQUE ' .. e[1] .. ': the value ' .. string.sub(e[4][#e[4]], 1, 80) .. ' already exists (it belongs to ' ..
@@ -38,7 +38,7 @@ local function define_set_kind(name, unique, text)
     end
   end
   function kind.put(e, key, rk)
-    if unique then
+    if unique and e[5] ~= true then
       for _, owner in ipairs(redis.call('SMEMBERS', key)) do
         if owner ~= rk then redis.call('SREM', key, owner) end
       end

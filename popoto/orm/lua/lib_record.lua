@@ -82,10 +82,29 @@ end
 local function answered(token)
   if token == '' then return nil end
   local packed = redis.call('GET', token)
-  if packed then return cmsgpack.unpack(packed) end
+  if not packed then return nil end
+  local reply = cmsgpack.unpack(packed)
+  return type(reply) == 'table' and reply.err and redis.error_reply(reply.err) or reply
 end
 
 local function remember(token, reply)
   if token ~= '' then redis.call('SET', token, cmsgpack.pack(reply), 'PX', 60000) end
   return reply
+end
+
+-- An error after the writes: what a repeat must get as well, instead of writing again.
+local function remember_error(token, text)
+  remember(token, {err = text})
+  return redis.error_reply(text)
+end
+
+-- Run what hooks recorded, after the record is `done`; the sentence of the first failure, or nil.
+local function run_recorded(commands, rk, done)
+  for i = 1, #commands do
+    local reply = redis.pcall(unpack(commands[i]))
+    if type(reply) == 'table' and reply.err then
+      return 'HOOK ' .. rk .. ' is ' .. done .. ', but the command ' .. commands[i][1] ..
+        ' that a hook recorded failed: ' .. reply.err
+    end
+  end
 end

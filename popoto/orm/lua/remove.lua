@@ -27,12 +27,6 @@ if refusal then return redis.error_reply(refusal) end
 
 local existed = drop_record(rk, home)
 reap(home)
-local commands = cmsgpack.unpack(ARGV[1])
-for i = 1, #commands do
-  local reply = redis.pcall(unpack(commands[i]))
-  if type(reply) == 'table' and reply.err then
-    return redis.error_reply('HOOK ' .. rk .. ' is deleted, but the command ' .. commands[i][1] ..
-      ' recorded by an on_delete hook failed: ' .. reply.err)
-  end
-end
+local failed = run_recorded(cmsgpack.unpack(ARGV[1]), rk, 'deleted')
+if failed then return remember_error(token, failed) end
 return remember(token, existed)

@@ -87,8 +87,9 @@ local function gather()
 end
 
 local smallest = everything and math.huge or where.size(q.where)
+local expected = limit == math.huge and stretch or math.min(stretch, (offset + limit) * stretch / math.max(smallest, 1))
+if everything then expected = math.min(stretch, offset + limit) end
 if not q.after and smallest <= q.gather then
-  local expected = limit == math.huge and stretch or math.min(stretch, (offset + limit) * stretch / math.max(smallest, 1))
   if counting or smallest * 3 <= expected then return gather() end
 end
 
@@ -122,7 +123,7 @@ end
 
 local at = q.desc and last or first
 if q.after then at = rank_after(q.after[1], q.after[2]) end
-local step, visited, taken = 64, 0, {}
+local step, visited, taken = math.ceil(math.max(16, math.min(1024, expected * 1.2))), 0, {}
 local matched = 0
 local changed_over = q.after or smallest > q.gather
 local stop_member
@@ -150,7 +151,7 @@ while (q.desc and at >= first or not q.desc and at <= last) and #taken < limit a
       elseif #taken < limit then taken[#taken + 1] = found[i] end
     end
   end
-  step = math.min(step * 2, 1024, math.max(64, q.slice - visited))
+  step = math.min(math.max(step, 64), 1024, math.max(16, q.slice - visited))
 end
 local more = false
 if (q.desc and at >= first or not q.desc and at <= last) and #taken < limit and stop_member then

@@ -1,0 +1,75 @@
+-- lib_top: the best n of what is offered, by score and then by name, both descending.
+--
+-- name_before(a, b)   byte order, as ordered sets have it. (Lua's own `<` follows the server's locale.)
+-- top_of(n)           returns a table:
+--   size              how many it holds; `full` when n
+--   score, member     the worst of them, the one that the next better one drives out
+--   enters(s, m)      would it be among the best n
+--   put(s, m)         take it in (after `enters`); `has[m]` tells what is in
+--   sorted()          list of {score, member}, best first
+local function name_before(a, b)
+  for i = 1, math.min(#a, #b) do
+    local x, y = string.byte(a, i), string.byte(b, i)
+    if x ~= y then return x < y end
+  end
+  return #a < #b
+end
+
+local function top_of(n)
+  local scores, members = {}, {} -- a binary heap, the worst at 1
+  local top = {size = 0, full = false, has = {}}
+
+  local function worse(s, m, i)
+    return s < scores[i] or (s == scores[i] and name_before(m, members[i]))
+  end
+
+  local function sink(s, m)
+    local i = 1
+    while true do
+      local child = 2 * i
+      if child > top.size then break end
+      if child < top.size and worse(scores[child + 1], members[child + 1], child) then child = child + 1 end
+      if worse(s, m, child) then break end
+      scores[i], members[i] = scores[child], members[child]
+      i = child
+    end
+    scores[i], members[i] = s, m
+  end
+
+  local function rise(s, m)
+    local i = top.size
+    while i > 1 do
+      local parent = math.floor(i / 2)
+      if not worse(s, m, parent) then break end
+      scores[i], members[i] = scores[parent], members[parent]
+      i = parent
+    end
+    scores[i], members[i] = s, m
+  end
+
+  function top.enters(s, m)
+    return not top.full or s > top.score or (s == top.score and name_before(top.member, m))
+  end
+
+  function top.put(s, m)
+    if top.full then
+      top.has[top.member] = nil
+      sink(s, m)
+    else
+      top.size = top.size + 1
+      rise(s, m)
+      top.full = top.size == n
+    end
+    top.has[m] = true
+    top.score, top.member = scores[1], members[1]
+  end
+
+  function top.sorted()
+    local out = {}
+    for i = 1, top.size do out[i] = {scores[i], members[i]} end
+    table.sort(out, function(a, b) return a[1] > b[1] or (a[1] == b[1] and name_before(b[2], a[2])) end)
+    return out
+  end
+
+  return top
+end

@@ -1,0 +1,82 @@
+-- lib_walk: walking an ordered set from one end, in chunks, and again from there in a later call.
+--
+-- score_number(text)        a score as the server writes it
+-- walk_of(key, ascending, at)   returns a table. Descending: highest score first, equal ones in descending name.
+--   text, score, member     the next one, which is not taken yet; `done` when there is none
+--   left                    how many are not taken yet
+--   taken                   how many were, in this call
+--   take(count)             the next ones: list of members, list of score texts
+--   beyond()                the nearest score behind `score` that differs from it, or nil
+--   ahead(depth)            the score `depth` places further on (of the last one where the set ends before)
+-- `at` {text, member} is the next one of an earlier call; the walk goes on at its place even if it is gone.
+local function score_number(text)
+  if text == 'inf' then return math.huge elseif text == '-inf' then return -math.huge end
+  return tonumber(text)
+end
+
+-- How many members come before the place of (text, name) in ascending order.
+local function count_before(key, text, name)
+  local low = redis.call('ZCOUNT', key, '-inf', '(' .. text)
+  local high = low + redis.call('ZCOUNT', key, text, text)
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if name_before(redis.call('ZRANGE', key, middle, middle)[1], name) then low = middle + 1 else high = middle end
+  end
+  return low
+end
+
+local function walk_of(key, ascending, at)
+  local range = ascending and 'ZRANGE' or 'ZREVRANGE'
+  local size = redis.call('ZCARD', key)
+  local rank = 0
+  local walk = {key = key, ascending = ascending, taken = 0}
+  if at then
+    rank = count_before(key, at[1], at[2])
+    if not ascending then
+      local there = redis.call('ZRANGE', key, rank, rank)[1]
+      rank = size - rank - (there == at[2] and redis.call('ZSCORE', key, there) == at[1] and 1 or 0)
+    end
+  end
+
+  local function stand(text, member)
+    walk.text, walk.member = text, member
+    walk.score = text and score_number(text)
+    walk.left = math.max(0, size - rank)
+    walk.done = not text
+    walk.next_known = nil
+  end
+
+  function walk.take(count)
+    local flat = redis.call(range, key, rank, rank + count, 'WITHSCORES')
+    local members, texts = {}, {}
+    for i = 1, math.min(count, #flat / 2) do
+      members[i], texts[i] = flat[2 * i - 1], flat[2 * i]
+    end
+    rank = rank + #members
+    walk.taken = walk.taken + #members
+    stand(flat[2 * count + 2], flat[2 * count + 1])
+    return members, texts
+  end
+
+  function walk.beyond()
+    if walk.next_known == nil then
+      local found
+      if ascending then
+        found = redis.call('ZRANGEBYSCORE', key, '(' .. walk.text, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+      else
+        found = redis.call('ZREVRANGEBYSCORE', key, '(' .. walk.text, '-inf', 'WITHSCORES', 'LIMIT', 0, 1)
+      end
+      walk.next_known = found[2] and score_number(found[2]) or false
+    end
+    return walk.next_known or nil
+  end
+
+  function walk.ahead(depth)
+    local place = math.min(rank + depth, size - 1)
+    return score_number(redis.call(range, key, place, place, 'WITHSCORES')[2])
+  end
+
+  local first = redis.call(range, key, rank, rank, 'WITHSCORES')
+  stand(first[2], first[1])
+  return walk
+end
