@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -432,19 +431,3 @@ def test_a_timeout_around_a_call_leaves_the_rest_working(shared_server: Server) 
 
         asyncio.run(asyncio.wait_for(work(), 30))
         redis_db.configure_url(shared_server.url)
-
-
-# -- the page --------------------------------------------------------------------------------------------------------
-
-DOCS = Path(__file__).parent.parent / "docs"
-
-
-def snippets(page: str) -> Iterator[Any]:
-    text = (DOCS / page).read_text("utf-8")
-    for number, code in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL), 1):
-        yield pytest.param(code, id=f"{page}-{number}")
-
-
-@pytest.mark.parametrize("code", [*snippets("async.md"), *snippets("guarantees.md")])
-def test_the_snippets_of_the_pages_run(code: str) -> None:
-    exec(compile(code, "<snippet>", "exec"), {"__name__": "snippet"})  # each is a whole program

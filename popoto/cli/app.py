@@ -16,8 +16,7 @@ def main() -> None:
         if missing.name is None or missing.name.partition(".")[0] not in _EXTRA:
             raise
         print(
-            f"popoto: the command line needs {missing.name}, which is not installed. "
-            "Run: pip install 'popoto[cli]'",
+            f"popoto: the command line needs {missing.name}, which is not installed. Run: pip install 'popoto[cli]'",
             file=sys.stderr,
         )
         raise SystemExit(1) from None

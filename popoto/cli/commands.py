@@ -76,7 +76,10 @@ def demo(
             run_demo(Screen(), DemoOptions(file, questions, store, max_tokens))
     except KeyboardInterrupt:
         _fail("stopped.", code=130)
-    except (PopotoException, RedisError, OSError) as error:
+    except RedisError as error:
+        where = "throw-away server" if store is None else "server of --store"
+        _fail(f"the {where} cannot be used: {str(error).rstrip('.')}. Check that it runs and may be used.")
+    except (PopotoException, OSError) as error:
         _fail(str(error) or type(error).__name__)
 
 

@@ -83,9 +83,7 @@ def _date(text: str, where: str) -> datetime:
         if not 1 <= int(hour) <= 12:
             raise ValueError
         hours = int(hour) % 12 + (12 if half.lower() == "pm" else 0)
-        return datetime(
-            int(year), _MONTHS.index(month.lower()) + 1, int(day), hours, int(minute), tzinfo=timezone.utc
-        )
+        return datetime(int(year), _MONTHS.index(month.lower()) + 1, int(day), hours, int(minute), tzinfo=timezone.utc)
     except ValueError:
         raise TranscriptError(
             f"{where}: the date {shown(text)} cannot be read. Write it such as '1:56 pm on 8 May, 2023'."

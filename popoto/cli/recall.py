@@ -31,8 +31,7 @@ class DemoMemory(Model):
 
     conversation = KeyField()
     turn = KeyField()
-    speaker = Field()
-    content = Field(max_length=None)
+    content = Field(max_length=None)  # "speaker: text", so that a question may name who said it
     said_at = DatetimeField()
     relevance = DecayingSortedField(partition_by="conversation")  # fades from when it was said or last used
     certainty = ConfidenceField(initial_confidence=0.5)  # moves with what is reported back
@@ -45,6 +44,7 @@ class ConversationMemory:
     def __init__(self, name: str, transcript: Transcript, *, max_tokens: int) -> None:
         self.name = name
         self.transcript = transcript
+        self.max_tokens = max_tokens
         self.assembler = ContextAssembler(
             DemoMemory,
             score_weights={"relevance": 0.3, "certainty": 0.2},
@@ -67,8 +67,7 @@ class ConversationMemory:
                 memory = DemoMemory(
                     conversation=self.name,
                     turn=f"{position + 1:05d}",
-                    speaker=turn.speaker,
-                    content=turn.text,
+                    content=f"{turn.speaker}: {turn.text}",
                     said_at=turn.at,
                     relevance=now - (end - turn.at).total_seconds(),
                 )
@@ -88,9 +87,7 @@ class ConversationMemory:
 
     def recall(self, question: str) -> Recall:
         """Assemble the context for a question."""
-        result = self.assembler.assemble(
-            query_cues={"topic": question}, partition_filters={"conversation": self.name}
-        )
+        result = self.assembler.assemble(query_cues={"topic": question}, partition_filters={"conversation": self.name})
         scores: dict[str, dict[str, float]] = result.metadata["scores"]
         items = []
         for record in result.records:

@@ -23,7 +23,7 @@ from popoto.cli.turns import Turn
 _WIDEST = 100  # longer lines are hard to read
 _BAR = 8  # columns of a full bar
 # C0 and C1 control characters but tab and line feed: a transcript may hold escape sequences.
-_CONTROLS = {code: "\ufffd" for code in [*range(9), *range(11, 32), *range(127, 160)]}
+_CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "\ufffd")
 
 
 class Screen:
@@ -118,11 +118,7 @@ class Screen:
             return Text(f"{down} out", style="red")
         if now == was:
             return Text("=")
-        return (
-            Text(f"{up} {was - now}", style="green")
-            if now < was
-            else Text(f"{down} {now - was}", style="red")
-        )
+        return Text(f"{up} {was - now}", style="green") if now < was else Text(f"{down} {now - was}", style="red")
 
     def _table(self) -> Table:
         return Table(box=self._box(box.SIMPLE_HEAD), expand=True, pad_edge=False, header_style="dim")

@@ -8,11 +8,9 @@ from importlib.resources import files
 
 from popoto.cli.turns import Question, Transcript
 
-_WORD = re.compile(r"[^\W\d_]{4,}")
+_WORD = re.compile(r"\b[^\W\d_]{4,}\b")
 # Words that every conversation repeats whatever it is about.
-_COMMON = frozenset(
-    files("popoto.cli").joinpath("data").joinpath("common_words.txt").read_text("utf-8").split()
-)
+_COMMON = frozenset(files("popoto.cli").joinpath("data").joinpath("common_words.txt").read_text("utf-8").split())
 
 
 def topics(transcript: Transcript, count: int = 3) -> tuple[Question, ...]:

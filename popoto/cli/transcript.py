@@ -23,11 +23,9 @@ from popoto.cli.turns import Question, Transcript, TranscriptError, Turn, kind, 
 
 __all__ = ["MAX_BYTES", "MAX_TURNS", "Question", "Transcript", "TranscriptError", "Turn", "load_transcript"]
 
-MAX_BYTES = 32 * 1024 * 1024  # about 200,000 turns of text: far more than a demo shows in a few seconds
-MAX_TURNS = 20_000
-_EXPECTED = (
-    'Expected JSON lines such as {"role": "user", "content": "Hello", "date": "2025-03-03T18:40:00+01:00"}'
-)
+MAX_BYTES = 32 * 1024 * 1024  # enough for MAX_TURNS of 3,000 characters
+MAX_TURNS = 10_000  # stored in about five seconds
+_EXPECTED = 'Expected JSON lines such as {"role": "user", "content": "Hello", "date": "2025-03-03T18:40:00+01:00"}'
 # Python 3.10's fromisoformat knows neither "Z" nor offsets without a colon, nor 1, 2 or 4 digits of a second.
 _ISO = re.compile(
     r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2})?(?:[.,](\d{1,9}))?\s?(Z|z|[+-]\d{2}(?::?\d{2})?)?)?"
@@ -62,9 +60,7 @@ def _text(path: str | os.PathLike[str], name: str) -> str:
             # Reading one byte past the limit measures pipes and devices too, which have no size to ask for.
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise TranscriptError(
-            f"There is no file {shown_path}. Check the path, or run without --file."
-        ) from None
+        raise TranscriptError(f"There is no file {shown_path}. Check the path, or run without --file.") from None
     except IsADirectoryError:
         raise TranscriptError(f"{shown_path} is a folder, expected a file. Name one file in it.") from None
     except PermissionError:

@@ -49,8 +49,8 @@ class BM25Field(Field):
 
     Args:
         source: name of the field with the text. A list of texts is searched as one.
-        tokenizer: cuts text into terms, repeats kept: a Tokenizer, or a function; ENGLISH (stop words, stemming, accents
-            folded) unless given. Records saved before it changed keep their old terms until they are saved again.
+        tokenizer: cuts text into terms, repeats kept: a Tokenizer, or a function; unless given, ENGLISH (stop words,
+            stemming, accents folded). Records saved before it changed keep their old terms until they are saved again.
         k1: how much further occurrences of a term add; >= 0. Otherwise the class attribute BM25_K1.
         b: how much long texts are held back, 0 (not at all) to 1. Otherwise the class attribute BM25_B.
     Raises: ValueError: no source. ModelException: another option is wrong.
@@ -76,7 +76,7 @@ class BM25Field(Field):
             raise ValueError(f"BM25Field: source= expected the name of the field with the text, got {source!r}.")
         if tokenizer is not None and not callable(tokenizer):
             raise ModelException(
-                f"BM25Field: tokenizer= expected a Tokenizer or a function from text to a list of terms, got {tokenizer!r}."
+                f"BM25Field: tokenizer= expected a Tokenizer or a function from text to terms, got {tokenizer!r}."
             )
         if k1 is not None and not (_is_number(k1) and 0 <= k1 < math.inf):
             raise ModelException(f"BM25Field: k1= expected a number from 0 on (1.2 is usual), got {k1!r}.")
@@ -108,7 +108,7 @@ class BM25Field(Field):
             )
         if isinstance(fields.get(self.source), BM25Field):
             raise ModelException(
-                f"{model.__name__}.{self.name}: source {self.source!r} is a BM25Field and has no text. Name a text field."
+                f"{model.__name__}.{self.name}: source {self.source!r} is a BM25Field, which has no text. Name another."
             )
 
     def coerce(self, value: Any) -> Any:
@@ -163,9 +163,9 @@ class BM25Field(Field):
 
     @classmethod
     def search(cls, model_class: Any, field_name: str, query_text: str | None, limit: int = 10) -> Scored:
-        """Return (redis_key, score) of the records that match the query best, best first; equal scores by descending key.
+        """Return (redis_key, score) of the records that match best, best first; equal scores by descending key.
 
-        Exact. Filters: `Model.query.filter(...).keyword_search(text)`.
+        Exact. With filters: `Model.query.filter(...).keyword_search(text)`.
 
         Args:
             query_text: words, in any order; a repeated one counts once. None or no known word: [].
@@ -183,8 +183,8 @@ class BM25Field(Field):
     def get_idf(cls, model_class: Any, field_name: str, tokens: str | Iterable[str] | None) -> dict[str, float]:
         """Return the inverse document frequency of each token: how much a record that holds it stands out.
 
-        A token is looked up as the index would keep it (stemmed, accents folded), or as it is; it is neither put in lower
-        case nor cut. A token of no record has the highest, ln(2 N + 2); in an empty index each has 0.0.
+        A token is looked up as the index would keep it (stemmed, accents folded), or as it is; it is neither cut nor
+        put in lower case. A token of no record has the highest, ln(2 N + 2); in an empty index each has 0.0.
 
         Args:
             tokens: a list; a single text is one token. None or []: {}.
@@ -288,7 +288,7 @@ def scores_steps(
         "slice": SLICE,
         "state": False,
     }
-    commands = []
+    commands: list[Command[Any]] = []
     for start in range(0, len(unique), KEYS_A_CALL):
         some = unique[start : start + KEYS_A_CALL]
         packed = _packed({**query, "k": len(some), "where": ["keys", *some]})
@@ -299,9 +299,7 @@ def scores_steps(
     return scores
 
 
-def idf_steps(
-    model: Any, field_name: str, tokens: str | Iterable[str] | None
-) -> Generator[Any, Any, dict[str, float]]:
+def idf_steps(model: Any, field_name: str, tokens: str | Iterable[str] | None) -> Generator[Any, Any, dict[str, float]]:
     """Return token -> inverse document frequency; see `BM25Field.get_idf`."""
     field, keys = _field_and_keys(model, field_name)
     wanted = _token_list(tokens)

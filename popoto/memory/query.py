@@ -80,7 +80,7 @@ class MemoryQueryBuilder(QueryBuilder):
     def where_steps(self) -> Generator[Any, Any, list[Any]]:
         """Return the filters as conditions that the server answers exactly (lib_where.lua)."""
         compiled = self.compiled()
-        if compiled.tests:
+        if compiled.tests or compiled.shared:
             keys = yield from self.selection().record_keys()
             return ["keys", *keys]
         return compiled.where

@@ -2,8 +2,8 @@
 
     running, runs -> run      national, nationally -> nation      deployment, deploys -> deploy
 
-A stem is a key for comparing, not always a word: ponies -> poni. Vowels are a e i o u and y; a y that begins the word or
-follows a vowel counts as a consonant and is written Y while the steps run.
+A stem is a key for comparing, not always a word: ponies -> poni. Vowels are a e i o u and y; a y that begins the word
+or follows a vowel counts as a consonant and is written Y while the steps run.
 
 Source: M. Porter and contributors, "The English (Porter2) stemming algorithm", snowballstem.org/algorithms/english.
 """

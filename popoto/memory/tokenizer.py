@@ -2,8 +2,8 @@
 
 1. Letters are made comparable: Unicode NFKC and case folding (`Straße` and `STRASSE` are one word).
 2. A word is a run of letters, digits, underscores and the marks that belong to letters.
-3. Scripts written without spaces (Chinese, Japanese, Thai, ...) are cut into pairs of neighbouring characters, so that a
-   part of a sentence finds it: 東京都 -> 東京, 京都.
+3. Scripts written without spaces (Chinese, Japanese, Thai, ...) are cut into pairs of neighbouring characters, so
+   that a part of a sentence finds it: 東京都 -> 東京, 京都.
 4. Words shorter than 3 characters are dropped where letters spell sounds one by one (Latin, Greek, Cyrillic, digits);
    elsewhere two characters are a whole word (서울).
 5. Stop words are dropped.
@@ -19,14 +19,15 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 from popoto.memory.stemmer import stem
 
-STOP_WORDS = frozenset(
-    "about all and are been but can did for from got had has have her his how into its let may new not now old one our "
-    "out say see she than that the their them then there they this too use was way what when which who will with would "
-    "you".split()
-)
+_STOP_WORDS = """
+about all and are been but can did for from got had has have her his how into its let may new not now old one our out
+say see she than that the their them then there they this too use was way what when which who will with would you
+"""
+STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 # Han, kana and bopomofo; Thai, Lao, Burmese, Khmer
 _UNSPACED = (
@@ -37,14 +38,18 @@ _UNSPACED = (
 _UNSPACED_RUN = re.compile(f"[{_UNSPACED}]+")
 _ASCII_WORD = re.compile(r"\w+", re.ASCII)
 # letters that spell sounds one by one: Latin, Greek, Cyrillic, Armenian, their extensions and marks; digits
-_ALPHABETIC = re.compile(r"[0-9_A-Za-z\u00aa-\u058f\u1c80-\u1c8f\u1d00-\u1fff\u2c60-\u2c7f\u2de0-\u2dff\ua640-\ua69f\ua720-\ua7ff]*")
+_ALPHABETIC = re.compile(
+    r"[0-9_A-Za-z\u00aa-\u058f\u1c80-\u1c8f\u1d00-\u1fff\u2c60-\u2c7f\u2de0-\u2dff\ua640-\ua69f\ua720-\ua7ff]*"
+)
 _ENGLISH = re.compile("[a-z]+")
 # soft hyphen, zero-width joiners, word joiner, byte order mark: they show nothing and split nothing
 _INVISIBLE = dict.fromkeys((0xAD, 0x200C, 0x200D, 0x2060, 0xFEFF))
 _DOT_ABOVE = "i\u0307"  # what İ becomes when its case is folded
 _ACCENTS = re.compile("[\u0300-\u036f]")
 # letters that are no base letter plus accent for Unicode, but for a reader
-_UNACCENTED = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe", "ð": "d", "þ": "th"})
+_UNACCENTED = str.maketrans(
+    {"ø": "o", "ł": "l", "đ": "d", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe", "ð": "d", "þ": "th"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ class Tokenizer:
         if not text and (text is None or isinstance(text, str)):
             return []
         if not isinstance(text, str):
-            raise TypeError(f"expected a text (str), got {text!r} ({type(text).__name__}). Convert it with str() first.")
+            raise TypeError(f"expected a text (str), got {text!r} ({type(text).__name__}). Convert it first.")
         if text.isascii():
             words: Iterable[str] = _ASCII_WORD.findall(text.lower())
         else:
@@ -127,7 +132,7 @@ def _words(text: str) -> list[str]:
             characters = run.group()
             if len(characters) == 1:
                 out.append(characters)
-            out.extend(map("".join, zip(characters, characters[1:], strict=False)))
+            out.extend(map("".join, pairwise(characters)))
             at = run.end()
         if at < len(word):
             out.append(word[at:])

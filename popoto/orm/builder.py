@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from popoto.exceptions import QueryException
 from popoto.orm.commands import adrive, astream, drive, stream
+from popoto.orm.fields.sorted import SHARING_TYPES
 from popoto.orm.lookups import Compiled, compile_filters, split_parameter
 from popoto.orm.selection import Order, Selection
 
@@ -127,15 +128,26 @@ class QueryBuilder:
         wanted = self._order_by or meta.order_by
         if wanted is None:
             key = compiled.order or keys.order
-            return Order(key, *_range_on(compiled.where, key))
+            return Order(key, *_range_on(compiled.where, key), field=self._sharing_field(key))
         name, descending = wanted.removeprefix("-"), wanted.startswith("-")
         field = meta.fields[name]
         if field.is_sorted:
             partition = field.partition_by  # type: ignore[attr-defined]
             if all(p in self._filters for p in partition):
                 key = field.sorted_set_key(keys, self._filters, meta.fields)  # type: ignore[attr-defined]
-                return Order(key, *_range_on(compiled.where, key), descending=descending)
+                sharing = name if field.type in SHARING_TYPES else None
+                return Order(key, *_range_on(compiled.where, key), descending=descending, field=sharing)
         return Order(keys.order, by=name, descending=descending)
+
+    def _sharing_field(self, key: str) -> str | None:
+        """Return the field of the first range filter, whose ordered set gives the order, where values share scores."""
+        meta = self.model_class._meta
+        for parameter in self._filters if key != meta.keys.order else ():
+            name, lookup = split_parameter(meta, parameter)
+            field = meta.fields[name]
+            if field.is_sorted and lookup in getattr(field, "range_lookups", ()):
+                return name if field.type in SHARING_TYPES else None
+        return None
 
     def selection(self, offset: int = 0, limit: int | None = None) -> Selection:
         """Return what runs: this builder from `offset` on, at most `limit` results besides its own limit."""

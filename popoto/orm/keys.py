@@ -133,6 +133,11 @@ def reversed_lex_key(base: str) -> str:
     return base + "::rev"
 
 
+def shared_key(sorted_set: str) -> str:
+    """Return the set of records whose value is not the one its score stands for (see kind_zset.lua)."""
+    return sorted_set + "::shared"
+
+
 def occupancy_key(record_key: str) -> str:
     """Return the side key that names what a record occupies (see lib_record.lua)."""
     return record_key + "::$occ"

@@ -25,13 +25,23 @@ class Compiled:
     Attributes:
         where: tree of conditions for the server (lua/lib_where.lua).
         tests: what Python decides on decoded values: field name -> tests, all of which must hold. Empty: the server's
-            answer is exact.
+            answer is exact, as long as the sets `shared` are empty.
+        shared: sets of records whose value is not the one its score stands for.
+        loose: what to run instead when one of them is not empty.
         order: ordered set of the first sorted field that the filter names, or None.
     """
 
     where: list[Any]
     tests: dict[str, list[Callable[[Any], bool]]] = field(default_factory=dict)
     order: str | None = None
+    shared: list[str] = field(default_factory=list)
+    loose: Compiled | None = None
+
+    def narrow(self, condition: list[Any]) -> None:
+        """Add a condition that must hold as well."""
+        self.where = ["and", condition, self.where]
+        if self.loose is not None:
+            self.loose.narrow(condition)
 
     def accepts(self, values: Mapping[str, Any]) -> bool:
         """Return True when every test holds."""
@@ -78,7 +88,8 @@ def compile_filters(meta: ModelOptions, keys: ModelKeys, filters: Mapping[str, A
             if sorted_field.is_sorted and lookup in getattr(sorted_field, "range_lookups", ()):
                 covered.update(sorted_field.partition_by)  # type: ignore[attr-defined]
     conditions: list[list[Any]] = [["keys", by_key]] if by_key is not None else []
-    compiled = Compiled(["all"])
+    loose_conditions = list(conditions)
+    compiled, loose = Compiled(["all"]), Compiled(["all"])
     for name, lookup, value in parsed:
         if name in covered and lookup == "" and name in exact:
             meta.fields[name].filter_value(value)
@@ -86,15 +97,27 @@ def compile_filters(meta: ModelOptions, keys: ModelKeys, filters: Mapping[str, A
         condition = meta.fields[name].condition(keys, lookup, value, filters)
         if condition.server != ["all"]:
             conditions.append(condition.server)
+            loose_conditions.append(condition.loose or condition.server)
         if condition.test is not None:
-            compiled.tests.setdefault(condition.field, []).append(condition.test)
+            loose.tests.setdefault(condition.field, []).append(condition.test)
+            if condition.shared is None:
+                compiled.tests.setdefault(condition.field, []).append(condition.test)
+            else:
+                compiled.shared.append(condition.shared)
         if compiled.order is None and condition.server[0] == "range":
             compiled.order = condition.server[1]
-    if len(conditions) == 1:
-        compiled.where = conditions[0]
-    elif conditions:
-        compiled.where = ["and", *conditions]
+    compiled.where = _all_of(conditions)
+    if compiled.shared:
+        loose.where = _all_of(loose_conditions)
+        loose.order = compiled.order
+        compiled.loose = loose
     return compiled
+
+
+def _all_of(conditions: list[list[Any]]) -> list[Any]:
+    if not conditions:
+        return ["all"]
+    return conditions[0] if len(conditions) == 1 else ["and", *conditions]
 
 
 def whole_key(meta: ModelOptions, filters: Mapping[str, Any]) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 from popoto.exceptions import KeyMutationError, ModelException, SkipSaveException
 from popoto.orm import plan
 from popoto.orm.commands import Command, arun, queue, require_pipeline, run
+from popoto.orm.increment import aincrement, increment
 from popoto.orm.keys import unescape
 from popoto.orm.query import Query
 from popoto.orm.record import Record
@@ -129,7 +130,8 @@ class Model(Record):
             return None
         meta = self._meta
         keys = meta.keys
-        self._key_of_save(migrate_key)
+        if self._saved_key is not None:
+            self._key_of_save(migrate_key)  # a changed key is refused before any hook runs
         try:
             go_on = self.pre_save(
                 pipeline=pipeline,
@@ -245,6 +247,27 @@ class Model(Record):
         instance = cls(**kwargs)
         result = await instance.async_save(pipeline=pipeline)
         return instance if pipeline is None else result
+
+    # -- increment ----------------------------------------------------------------------------------------------------
+
+    def atomic_increment(self, field_name: str, delta: Any, pipeline: Any = None) -> Any:
+        """Add `delta` to a stored int, float or Decimal, exactly and in one step with the field's index entries.
+
+        What is stored counts, not this instance's attribute; None counts as 0. The TTL stays; hooks do not run.
+
+        Args:
+            delta: an int for an int field; a finite number that the field's type holds without loss for the others.
+            pipeline: a redis-py pipeline; the attribute is then updated by local arithmetic and may differ.
+        Returns: the new value, which the attribute gets as well; or the pipeline.
+        Raises: AttributeError: no such field. TypeError: it is not numeric, `delta` does not fit it, the record is not
+            stored. ModelException: a key field, a unique value that is taken, a stored value or a sum that is no
+            number of the field's type; nothing is written then.
+        """
+        return increment(self, field_name, delta, pipeline)
+
+    async def async_atomic_increment(self, field_name: str, delta: Any, pipeline: Any = None) -> Any:
+        """Await `atomic_increment()`."""
+        return await aincrement(self, field_name, delta, pipeline)
 
     # -- delete -------------------------------------------------------------------------------------------------------
 

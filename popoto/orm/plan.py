@@ -12,7 +12,7 @@ import msgpack
 
 from popoto.exceptions import ModelException
 from popoto.orm.commands import Command, Recorder
-from popoto.orm.keys import ModelKeys
+from popoto.orm.keys import ModelKeys, index_part
 from popoto.orm.scripts import Script
 from popoto.orm.slots import KEEP, Slot
 
@@ -24,6 +24,8 @@ REMOVE = Script("popoto.orm", "remove", with_kinds=True)
 
 # cmsgpack reads no bin type: bytes and str both travel as raw strings
 pack = partial(msgpack.packb, use_bin_type=False)
+
+_LONGEST_TTL_S = 1e12  # 30,000 years; the server's own limit is not far above
 
 GUARD_NONE, GUARD_EXISTS, GUARD_NEW = 0, 1, 2
 
@@ -49,8 +51,10 @@ def expiry_of(ttl: Any, expire_at: Any, ttl_was_set: bool) -> Any:
     if ttl is None:
         return ["persist"] if ttl_was_set else False
     seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
-    if isinstance(ttl, bool) or not isinstance(seconds, (int, float)) or seconds != seconds or seconds <= 0:
-        raise ModelException(f"_ttl: expected a positive number of seconds, got {ttl!r}. None means never.")
+    if isinstance(ttl, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= _LONGEST_TTL_S:
+        raise ModelException(
+            f"_ttl: expected a number of seconds above 0, at most {_LONGEST_TTL_S:.0e}, got {ttl!r}. None means never."
+        )
     return ["px", max(1, round(seconds * 1000))]
 
 
@@ -124,11 +128,11 @@ def _partial_entries(
     for slot in slots:
         if not slot.touched_by(names):
             continue
-        made = slot.make(values)
         keep = bool(slot.source) and names.isdisjoint(slot.source)
+        # a kept entry only moves: what the caller has in its source fields is not looked at, it may be anything
+        made = ([index_part(values[p]) for p in slot.parts], False, KEEP) if keep else slot.make(values)
         if made is None:
-            if not keep:
-                dropped.append(slot.name)
+            dropped.append(slot.name)
             continue
         entries.append((slot.name, slot.kind, keys.base(slot.prefix, slot.field_name), made[0], made[1]))
         plan["payload"].append(KEEP if keep or made[2] is None else made[2])

@@ -56,18 +56,16 @@ class Query:
                 return None
             if not filters:
                 return (yield self._read(key))
-        builder = self._builder().filter(**filters)
-        selection = builder.selection(limit=2)
+        selection = self._builder().filter(**filters).selection(limit=2)
         if given is not None:
-            where = selection.compiled.where
-            selection.compiled.where = ["and", ["keys", key], where]
-        keys = yield from selection.record_keys()
-        if len(keys) > 1:
+            selection.compiled.narrow(["keys", key])
+        found = yield from selection.collected(strict=True)
+        if len(found) > 1:
             raise QueryException(
                 f"{self.model_class.__name__}.query.get({_shown(filters)}) matches more than one record, e.g. "
-                f"{keys[0]} and {keys[1]}. Narrow the filter, or use filter()."
+                f"{found[0].pk} and {found[1].pk}. Narrow the filter, or use filter()."
             )
-        return (yield self._read(keys[0])) if keys else None
+        return found[0] if found else None
 
     def _read(self, key: str) -> Command[Any]:
         model = self.model_class
@@ -88,8 +86,11 @@ class Query:
     def _get_many(self, redis_keys: Iterable[Any], skip_none: bool) -> Generator[Any, Any, list[Any]]:
         if isinstance(redis_keys, (str, bytes)):
             raise QueryException(f"get_many(): expected a list of keys, got the text {redis_keys!r}.")
-        commands = [self._read(_key_text(key)) for key in redis_keys or ()]
-        found = (yield commands) if commands else []
+        holds = self.model_class._meta.holds
+        keys = [_key_text(key) for key in redis_keys or ()]
+        commands = [self._read(key) for key in keys if holds(key)]
+        read = iter((yield commands) if commands else ())
+        found = [next(read) if holds(key) else None for key in keys]
         return [item for item in found if item is not None] if skip_none else found
 
     # -- many ---------------------------------------------------------------------------------------------------------

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from popoto.exceptions import ModelException, QueryException
 from popoto.orm.commands import Batch, Command, hash_of
-from popoto.orm.keys import ModelKeys
+from popoto.orm.keys import ModelKeys, shared_key
 from popoto.orm.lookups import Compiled
 from popoto.orm.plan import pack
 from popoto.orm.scripts import Script
@@ -37,6 +37,7 @@ class Order:
         low, high: the part of it that a range condition leaves, as bounds; None for all of it.
         by: field that Python sorts by instead, or None.
         descending: exact reversal of ascending.
+        field: the sorted field behind `key`, where its values may share a score.
     """
 
     key: str
@@ -44,6 +45,7 @@ class Order:
     high: str | None = None
     by: str | None = None
     descending: bool = False
+    field: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,25 @@ class Selection:
     offset: int = 0
     limit: int | None = None
     values: tuple[str, ...] | None = None
+    strict: bool = False
 
     @property
     def in_python(self) -> bool:
         """True when the server cannot decide or order alone."""
         return bool(self.compiled.tests) or self.order.by is not None
+
+    @property
+    def shared(self) -> list[str]:
+        """Sets that must be empty for the server's answer to be exact."""
+        order = [] if self.order.field is None else [shared_key(self.order.key)]
+        return [*self.compiled.shared, *order]
+
+    def by_value(self) -> Selection:
+        """Return the same selection, decided and ordered by values instead of scores."""
+        order = self.order
+        if order.field is not None:
+            order = Order(self.keys.order, by=order.field, descending=order.descending)
+        return replace(self, compiled=self.compiled.loose or self.compiled, order=order)
 
     # -- steps (generators that yield commands; see popoto.orm.commands) ----------------------------------------------
 
@@ -70,38 +86,70 @@ class Selection:
         if self.limit == 0:
             return
         if self.in_python:
-            keys = yield from self._keys_by_value()
-            for start in range(0, len(keys), READ_CHUNK):
-                chunk = keys[start : start + READ_CHUNK]
-                replies = yield [self._read_command(key) for key in chunk]
-                yield Batch(self._built(zip(chunk, replies, strict=True)))
+            yield from self.by_value()._results_by_value()
             return
-        slices = Slices(self, "hash") if self.values is None else Slices(self, "fields", self.values)
+        slices = Slices(self, "hash") if self.values is None else Slices(self, "fields", self._asked(self.values))
         while slices.more:
-            flat = iter((yield slices.command()))
+            rows = yield slices.command()
+            if slices.refused:
+                yield from self.by_value()._results_by_value()
+                return
+            flat = iter(rows)
             yield Batch(self._built((key.decode(), values) for key, values in zip(flat, flat, strict=True)))
+
+    def collected(self, strict: bool = False) -> Generator[Any, Any, list[Any]]:
+        """Return all results in one list.
+
+        Raises: ModelException: with `strict`, a stored value is corrupt. (Else the record is left out and logged.)
+        """
+        steps = replace(self, strict=strict).results()
+        items: list[Any] = []
+        reply: Any = None
+        while True:
+            try:
+                step = steps.send(reply)
+            except StopIteration:
+                return items
+            if isinstance(step, Batch):
+                items += step.items
+                reply = None
+            else:
+                reply = yield step
+
+    def _results_by_value(self) -> Steps:
+        keys = yield from self._keys_by_value()
+        for start in range(0, len(keys), READ_CHUNK):
+            chunk = keys[start : start + READ_CHUNK]
+            replies = yield [self._read_command(key) for key in chunk]
+            yield Batch(self._built(zip(chunk, replies, strict=True)))
 
     def record_keys(self) -> Generator[Any, Any, list[str]]:
         """Return the keys of the matching records."""
         if self.limit == 0:
             return []
         if self.in_python:
-            return (yield from self._keys_by_value())
+            return (yield from self.by_value()._keys_by_value())
         found: list[str] = []
         slices = Slices(self, "keys")
         while slices.more:
-            found.extend(key.decode() for key in (yield slices.command()))
+            rows = yield slices.command()
+            if slices.refused:
+                return (yield from self.by_value()._keys_by_value())
+            found.extend(key.decode() for key in rows)
         return found
 
     def count(self) -> Generator[Any, Any, int]:
         """Return how many records match, without offset and limit."""
         every = Selection(self.model, self.keys, self.compiled, Order(self.keys.order))
         if self.compiled.tests:
-            return len((yield from every._keys_by_value()))
+            return len((yield from every.by_value()._keys_by_value()))
         total = 0
         slices = Slices(every, "count")
         while slices.more:
-            total += yield slices.command()
+            rows = yield slices.command()
+            if slices.refused:
+                return len((yield from every.by_value()._keys_by_value()))
+            total += rows
         return total
 
     # -- parts --------------------------------------------------------------------------------------------------------
@@ -116,7 +164,7 @@ class Selection:
         wanted = None if self.limit is None or by is not None else self.offset + self.limit
         found: list[tuple[str, Any]] = []
         every = Selection(self.model, self.keys, self.compiled, self.order)
-        slices = Slices(every, "fields", needed)
+        slices = Slices(every, "fields", self._asked(needed), exact=False)
         while slices.more and (wanted is None or len(found) < wanted):
             flat = iter((yield slices.command()))
             for raw_key, raw_values in zip(flat, flat, strict=True):
@@ -134,7 +182,9 @@ class Selection:
             logger.error("%s cannot be read (not a hash); skipped", key)
             return None
         values: dict[str, Any] = {}
-        for name, raw in zip(names, raws, strict=True):
+        if not any(raw is not None for raw in raws):
+            return None  # the record vanished
+        for name, raw in zip(names, raws, strict=False):
             field = fields[name]
             try:
                 values[name] = field.default_value() if raw is None else field.decode(raw)
@@ -146,7 +196,11 @@ class Selection:
     def _read_command(self, key: str) -> Command[Any]:
         if self.values is None:
             return Command(("HGETALL", key))
-        return Command(("HMGET", key, *self.values))
+        return Command(("HMGET", key, *self._asked(self.values)))
+
+    def _asked(self, names: Iterable[str]) -> list[str]:
+        """Return the fields to read: a key field behind those wanted tells a record from none."""
+        return [*names, self.model._meta.key_names[0]]
 
     def _built(self, rows: Iterable[tuple[str, Any]]) -> list[Any]:
         """Return instances or dicts; a record that vanished meanwhile or is corrupt is left out and logged."""
@@ -165,6 +219,8 @@ class Selection:
             try:
                 out.append(self.model._hydrated(key, hash_of(raw)))
             except ModelException as error:
+                if self.strict:
+                    raise
                 logger.error("%s; skipped", error)
         return out
 
@@ -174,11 +230,13 @@ class Slices:
 
     Attributes:
         more: True while there is another slice to ask for.
+        refused: True when values share scores, so that the answer must be decided by value.
     """
 
-    def __init__(self, selection: Selection, out: str, fields: Iterable[str] = ()) -> None:
+    def __init__(self, selection: Selection, out: str, fields: Iterable[str] = (), exact: bool = True) -> None:
         order = selection.order
         self.more = True
+        self.refused = False
         self._keys = selection.keys
         self._query: dict[str, Any] = {
             "where": selection.compiled.where if order.low is None else _without_range(selection.compiled.where, order),
@@ -191,6 +249,7 @@ class Slices:
             "out": out,
             "fields": list(fields),
             "after": False,
+            "shared": selection.shared if exact else [],
             "gather": GATHER,
             "slice": SLICE,
             "rows": ROWS if out in ("hash", "fields") else SLICE,
@@ -201,7 +260,11 @@ class Slices:
         return Command((*self._keys.home, pack(self._query)), self._rows, SELECT, key_count=4)
 
     def _rows(self, reply: Any) -> Any:
+        if reply == b"shared":
+            self.refused = True
+            return None
         after, rows = reply
+        self._query["shared"] = []  # asked once; what other writers store between two slices may go either way
         self.more = bool(after)
         if after:
             score, member, self._query["offset"], self._query["limit"] = after

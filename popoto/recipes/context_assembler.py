@@ -31,6 +31,7 @@ from popoto.recipes.formats import FORMATS
 DEFAULT_MAX_ITEMS = 10
 DEFAULT_PROPAGATION_DEPTH = 2
 KEYWORD_WEIGHT = 1.0  # what the cues say outweighs how fresh or believed a record is
+CHARACTERS_A_TOKEN = 4  # the usual rule of thumb for English text
 CUT_MARK = " […cut to fit]"
 
 Scores = dict[str, dict[str, float]]
@@ -155,7 +156,7 @@ class ContextAssembler:
             candidates, scores = yield from self._pull(builder, text)
         ranked = sorted(candidates, key=lambda key: (scores[key]["total"], key), reverse=True)
         selected = [candidates[key] for key in ranked[: max(0, self.max_items)]]
-        records, formatted, tokens, truncated = self._fit(selected)
+        records, formatted, tokens, truncated = self._fit(selected, frozenset(filters))
         return AssemblyResult(
             records=records,
             formatted=formatted,
@@ -223,25 +224,31 @@ class ContextAssembler:
 
     # -- fitting ------------------------------------------------------------------------------------------------------
 
-    def _tokens(self, records: list[Any]) -> int:
-        if self.token_counter is not None:
-            return sum(self.token_counter(record) for record in records)
-        return len(FORMATS[self.output_format](records)) // 4 if records else 0
+    def _fit(self, records: list[Any], known: frozenset[str]) -> tuple[list[Any], str, int, bool]:
+        """Return (records, text, tokens, cut?): as many of the first records as the budget holds.
 
-    def _fit(self, records: list[Any]) -> tuple[list[Any], str, int, bool]:
-        """Return (records, text, tokens, cut?): as many of the first records as the budget holds."""
-        form = FORMATS[self.output_format]
+        Args:
+            known: fields that the filters fix: the same for every record, so they are not repeated in the text.
+        """
+
+        def form(some: list[Any]) -> str:
+            return FORMATS[self.output_format](some, known)
+
+        def tokens(some: list[Any]) -> int:
+            if self.token_counter is not None:
+                return sum(self.token_counter(record) for record in some)
+            return len(form(some)) // CHARACTERS_A_TOKEN if some else 0
+
         if self.max_tokens is None:
-            return records, form(records), self._tokens(records), False
+            return records, form(records), tokens(records), False
         taken: list[Any] = []
         for record in records:
-            if self._tokens([*taken, record]) > self.max_tokens:
+            if tokens([*taken, record]) > self.max_tokens:
                 break
             taken.append(record)
         if taken or not records:
-            return taken, form(taken), self._tokens(taken), False
-        # the first record alone is over the budget: its text is cut, and says so
-        text = form(records[:1])
-        budget = max(0, self.max_tokens * 4 - len(CUT_MARK))
-        text = text[:budget] + CUT_MARK[: self.max_tokens * 4]
-        return records[:1], text, min(self._tokens(records[:1]), self.max_tokens), True
+            return taken, form(taken), tokens(taken), False
+        # the first record alone is over the budget: its text is cut, and says so where there is room for that
+        budget = self.max_tokens * CHARACTERS_A_TOKEN
+        mark = CUT_MARK if budget > 2 * len(CUT_MARK) else "…"
+        return records[:1], form(records[:1])[: budget - len(mark)] + mark, self.max_tokens, True

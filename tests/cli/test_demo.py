@@ -97,23 +97,17 @@ def test_it_recalls_explains_and_learns_and_leaves_nothing_behind(run: Any, laun
     assert "\x1b" not in out and max(map(len, out.splitlines())) <= 80
     assert list(launch.temporary.iterdir()) == [] and servers_in(launch.temporary) == []
 
-
-def test_the_scores_shown_are_the_sums_of_their_signals(run: Any) -> None:
-    rows = re.split(r"\n +(?=\d +-?\d+\.\d\d )", run("--question", "When is my dentist appointment?"))[1:]
-
-    assert rows
+    # The scores shown are the sums of their signals.
+    rows = re.split(r"\n +(?=\d +-?\d+\.\d\d +keyword)", out)[1:]
+    assert len(rows) == 20
     for row in rows:
-        row = row.split("assembled context")[0]
         total = float(row.split()[1])
-        signals = [float(value) for value in re.findall(r"(?:^| )[a-z_]+ +(-?\d+\.\d\d) ", row)]
-        assert abs(total - sum(signals)) < 0.005 * (len(signals) + 1)
+        signals = re.findall(r" (?:keyword|relevance|certainty) +(-?\d+\.\d\d) ", row)
+        assert len(signals) == 3 and abs(total - sum(map(float, signals))) < 0.021
 
-
-def test_what_is_current_leads_after_the_outcomes(run: Any) -> None:
-    """The job's start moved twice: once that was reported back, the date that holds ranks first."""
-    changed = run().split("When do I start the new job?")[1].split("The same question again:")[1]
+    # The job's start moved twice: once that was reported back, the date that holds ranks first.
+    changed = out.split("When do I start the new job?")[1].split("The same question again:")[1]
     first = next(line for line in changed.splitlines() if re.match(r" +1 ", line))
-
     assert "▲" in first and "9 Apr 2025" in first
 
 
@@ -174,6 +168,7 @@ def test_a_locomo_file_shows_whether_evidence_was_recalled_and_that_ranking_did_
                 "evidence": ["D1:2"],
                 "category": 1,
             },
+            {"question": "When was the heron seen?", "answer": "8 May", "evidence": ["D1:1"], "category": 2},
         ],
     }
     path.write_text(json.dumps(data), "utf-8")
@@ -181,11 +176,10 @@ def test_a_locomo_file_shows_whether_evidence_was_recalled_and_that_ranking_did_
 
     assert 'The file gives the answer: "Ann". It is said in D1:1; recalled: D1:1 (rank 1).' in out
     assert "The ranking did not see this label." in out
+    assert "An outcome that was reported before had already raised D1:1." in out
 
 
-def test_a_store_of_ones_own_gets_only_the_demos_records_and_a_second_run_replaces_them(
-    run: Any, store: str
-) -> None:
+def test_a_store_of_ones_own_gets_only_the_demos_records_and_a_second_run_replaces_them(run: Any, store: str) -> None:
     client = redis.Redis.from_url(store)
     client.set("mine", "untouched")
 
@@ -204,21 +198,22 @@ def test_a_store_of_ones_own_gets_only_the_demos_records_and_a_second_run_replac
 def test_conversations_in_one_store_do_not_touch_each_other(run: Any, store: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text('{"role": "user", "content": "My dentist is a walrus", "date": "2025-01-01"}', "utf-8")
-    run("--store", store)
     other = flat(run("--store", store, "--file", str(path), "-q", "Who is my dentist?"))
-    again = flat(run("--store", store))
+    bundled = flat(run("--store", store, "-q", "Who is my dentist?"))
 
-    assert "walrus" in other and "Delft" not in other and "earlier run" not in other
-    assert "walrus" not in again
+    assert "walrus" in other and "Delft" not in other
+    assert "walrus" not in bundled and "Delft" in bundled and "earlier run" not in bundled
 
 
-def test_a_password_in_the_url_of_the_store_is_not_shown(launch: Any) -> None:
+def test_a_store_that_does_not_answer_is_one_sentence_without_its_password(launch: Any) -> None:
     process = launch("--store", "redis://me:secret7@127.0.0.1:1/0")
     out, err = process.communicate(timeout=60)
 
     assert process.returncode == 1 and "secret7" not in out + err
+    assert err.startswith("popoto: the server of --store cannot be used: ") and err.count("\n") == 1
 
 
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc")
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)],

@@ -18,9 +18,7 @@ LONG = "The dentist just called, the practice is closed this week because of a b
 
 def item(position: int, total: float, text: str = LONG, **signals: float) -> Recalled:
     turn = Turn("user", text, START + timedelta(days=position))
-    return Recalled(
-        position, turn, total, signals or {"keyword": total - 0.3, "relevance": 0.2, "certainty": 0.1}
-    )
+    return Recalled(position, turn, total, signals or {"keyword": total - 0.3, "relevance": 0.2, "certainty": 0.1})
 
 
 def recall(*items: Recalled, context: str = "1. speaker: user, content: hello") -> Recall:

@@ -21,9 +21,7 @@ def asked(transcript: Transcript) -> list[str]:
 
 
 def test_words_of_several_turns_are_asked_about_most_frequent_first() -> None:
-    talked = talk(
-        "the greenhouse leaks", "a greenhouse fan", "greenhouse door", "my badger", "the badger ate", "rain"
-    )
+    talked = talk("the greenhouse leaks", "a greenhouse fan", "greenhouse door", "my badger", "the badger ate", "rain")
 
     assert asked(talked) == ["What was said about greenhouse?", "What was said about badger?"]
 

@@ -121,9 +121,7 @@ def test_turns_without_text_are_left_out_and_counted(write: Any) -> None:
         ("2025-03-03", "2025-03-03T00:00:00+00:00"),
     ],
 )
-def test_dates_in_iso_8601_are_read_and_count_as_utc_without_an_offset(
-    write: Any, text: str, expected: str
-) -> None:
+def test_dates_in_iso_8601_are_read_and_count_as_utc_without_an_offset(write: Any, text: str, expected: str) -> None:
     (turn,) = load_transcript(write(lines({**HELLO, "date": text}))).turns
 
     assert turn.at == datetime.fromisoformat(expected)
@@ -294,9 +292,7 @@ def test_a_wrong_locomo_file_says_which_session_or_question(write: Any, change: 
             lambda inner: (
                 st.lists(inner, max_size=4)
                 | st.dictionaries(
-                    st.sampled_from(
-                        ["role", "content", "date", "sessions", "turns", "qa", "text", "speaker"]
-                    ),
+                    st.sampled_from(["role", "content", "date", "sessions", "turns", "qa", "text", "speaker"]),
                     inner,
                     max_size=5,
                 )
@@ -333,11 +329,8 @@ def test_any_file_is_a_conversation_or_a_sentence(tmp_path: Path, content: bytes
 def test_what_is_written_as_json_lines_is_read_back(tmp_path: Path, turns: list[Turn], plain: bool) -> None:
     path = tmp_path / "talk.jsonl"
     entries = [
-        {"role": turn.speaker, "content": turn.text, "date": turn.at.isoformat(), "id": turn.id}
-        for turn in turns
+        {"role": turn.speaker, "content": turn.text, "date": turn.at.isoformat(), "id": turn.id} for turn in turns
     ]
-    path.write_text(
-        "\n".join(json.dumps(entry, ensure_ascii=plain) for entry in entries), "utf-8", newline="\n"
-    )
+    path.write_text("\n".join(json.dumps(entry, ensure_ascii=plain) for entry in entries), "utf-8", newline="\n")
 
     assert load_transcript(path).turns == tuple(turns)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from popoto.memory.bm25 import BM25Field
+from popoto.memory.confidence import ConfidenceField
+from popoto.memory.decay import DecayingSortedField
+from popoto.memory.model import Model as MemoryModel
 from popoto.orm.fields.base import Field
 from popoto.orm.fields.indexed import IndexedField, UniqueField
 from popoto.orm.fields.key import AutoKeyField, KeyField
@@ -38,6 +42,25 @@ class FaultTicket(Model):
     number = AutoKeyField()
     seat = UniqueField()
     note = CountingField(default="")
+
+
+class FaultMemory(MemoryModel):
+    name = KeyField()
+    topic = IndexedField(null=True)
+    relevance = DecayingSortedField()
+    certainty = ConfidenceField()
+
+
+class SharedMemory(MemoryModel):
+    """What memory fields keep beside a record moves with it from partition to partition and from key to key."""
+
+    name = KeyField()
+    topic = IndexedField(null=True)
+    text = Field(default="")
+    weight = SortedField(type=float, default=1.0)
+    relevance = DecayingSortedField(base_score_field="weight", partition_by="topic")
+    certainty = ConfidenceField(partition_by="topic")
+    words = BM25Field(source="text")
 
 
 class SharedRecord(Model):

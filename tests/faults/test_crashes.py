@@ -17,7 +17,8 @@ from popoto import redis_db
 from popoto.exceptions import UnknownOutcomeError
 from tests.conftest import Server
 from tests.faults import workers
-from tests.faults.models import FaultItem, SharedRecord, SharedTicket
+from tests.faults.agreement import confidences_agree, decays_agree, keywords_agree
+from tests.faults.models import FaultItem, SharedMemory, SharedRecord, SharedTicket
 from tests.faults.proxy import cutting_proxy
 from tests.orm.oracle import indexes_agree, stored_records
 
@@ -73,32 +74,29 @@ def test_writers_killed_at_random_moments_leave_every_index_right(
     done = {name.decode(): int(count) for name, count in server.hgetall(workers.DONE).items()}
     print("killed", killed, "done", done)
     assert killed > 20
-    assert set(done) == {
-        work.__name__
-        for work in (
-            workers.save, workers.save_for_a_moment, workers.update, workers.migrate, workers.migrate_and_update,
-            workers.delete, workers.create_seat, workers.free_seat,
-        )
-    }
+    assert set(done) == {work.__name__ for work in workers.KINDS}
     wait_until_nothing_is_due(server, SharedRecord)
+    wait_until_nothing_is_due(server, SharedMemory)
     indexes_agree(SharedRecord)
     indexes_agree(SharedTicket)
     all_unique_values_have_one_owner(server, SharedRecord, "handle")
     all_unique_values_have_one_owner(server, SharedTicket, "seat")
-    no_record_is_half_there()
-    for record in SharedRecord.query.all():
-        record.delete()
-    for ticket in SharedTicket.query.all():
-        ticket.delete()
+    keywords_agree(server, SharedMemory, "words")
+    confidences_agree(server, SharedMemory, "certainty")
+    decays_agree(server, SharedMemory, "relevance")
+    for model in (SharedRecord, SharedMemory):
+        no_record_is_half_there(server, model)
+    for model in (SharedRecord, SharedMemory, SharedTicket):
+        for record in model.query.all():
+            assert record.delete() is True
     left = {key for key in server.scan_iter() if not key.startswith((b"$Token:", b"faults:"))}
     assert left == set()
 
 
-def no_record_is_half_there() -> None:
+def no_record_is_half_there(client: redis.Redis, model: Any) -> None:
     """Every hash holds every field: no update or migration has made up a record out of a part of one."""
-    client = redis_db.get_REDIS_DB()
-    expected = {name.encode() for name in SharedRecord._meta.fields}
-    for key in stored_records(SharedRecord):
+    expected = {name.encode() for name in model._meta.fields}
+    for key in stored_records(model):
         assert set(client.hkeys(key)) == expected, key
 
 

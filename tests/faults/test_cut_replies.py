@@ -12,10 +12,11 @@ import redis
 
 from popoto import redis_db
 from popoto.exceptions import ModelException, PopotoException, UnknownOutcomeError
+from popoto.memory.confidence import ConfidenceField
 from popoto.orm import commands
 from tests.conftest import Server
 from tests.faults.conftest import Way, number
-from tests.faults.models import FaultItem, FaultTicket
+from tests.faults.models import FaultItem, FaultMemory, FaultTicket
 from tests.faults.proxy import Proxy
 
 Cut = Callable[..., None]
@@ -249,55 +250,43 @@ def test_a_read_of_nothing_is_answered(way: Way, proxy: Proxy) -> None:
     assert proxy.cuts == 1
 
 
-# -- memory, as far as it is there -----------------------------------------------------------------------------------
+# -- memory -----------------------------------------------------------------------------------------------------------
 
 
-def memory_model() -> Any:
-    """Return a model with a decaying and a confidence field; skip where they do not exist yet."""
-    popoto = pytest.importorskip("popoto")
-    missing = [name for name in ("DecayingSortedField", "ConfidenceField") if not hasattr(popoto, name)]
-    if missing or not hasattr(popoto.Model, "touch"):
-        pytest.skip(f"not there yet: {', '.join([*missing, 'Model.touch'])}")
-
-    class FaultMemory(popoto.Model):  # type: ignore[misc, name-defined]
-        class Meta:
-            key_name = "FaultMemory"
-
-        name = popoto.KeyField()
-        relevance = popoto.DecayingSortedField()
-        certainty = popoto.ConfidenceField()
-
-    return FaultMemory
-
-
-@pytest.fixture(scope="module")
-def memories() -> Any:
-    return memory_model()
-
-
-def test_a_touch_happens_once(memories: Any, way: Way, proxy: Proxy, cut: Cut) -> None:
-    memory = memories.create(name="a")
-    memory.touch("relevance")  # the script is loaded
-    if way.__name__ == "asynchronously" and not hasattr(memory, "async_touch"):
-        pytest.skip("not there yet: Model.async_touch")
+def test_one_signal_counts_once(way: Way, proxy: Proxy, cut: Cut) -> None:
+    memory = FaultMemory.create(name="a")
+    ConfidenceField.update_confidence(memory, "certainty", 0.9)
     cut()
 
-    assert way(memory.touch, "relevance") > 0
+    told = way(ConfidenceField.update_confidence, memory, "certainty", 0.2)
+
     assert proxy.cuts == 1
+    data = ConfidenceField.get_confidence_data(memory, "certainty")
+    assert (data["evidence_count"], data["corroborations"], data["contradictions"]) == (2, 1, 1)
+    assert data["confidence"] == told == memory.certainty
 
 
-def test_one_signal_counts_once(memories: Any, proxy: Proxy, cut: Cut, server: redis.Redis) -> None:
-    update = type(memories._meta.fields["certainty"]).update_confidence
-    expected, cut_one = memories.create(name="a"), memories.create(name="b")
-    update(expected, "certainty", 0.9)
-    update(expected, "certainty", 0.9)
-    update(cut_one, "certainty", 0.9)
-    cut()
-    update(cut_one, "certainty", 0.9)
+def test_a_repeated_touch_does_not_overwrite_a_later_one(way: Way, proxy: Proxy) -> None:
+    memory = FaultMemory.create(name="a")
+    memory.touch("relevance")
+    later: list[float] = []
+    proxy.cut_replies(then=lambda: later.append(FaultMemory.load(name="a").touch("relevance")))
 
-    read = type(memories._meta.fields["certainty"]).get_confidence
+    told = way(memory.touch, "relevance")
+
     assert proxy.cuts == 1
-    assert read(cut_one, "certainty") == read(expected, "certainty")
+    stored = FaultMemory.load(name="a")
+    assert stored is not None and stored.relevance == later[0] > told
+
+
+def test_a_ranking_is_answered(way: Way, proxy: Proxy, cut: Cut) -> None:
+    FaultMemory.create(name="old").touch("relevance")
+    FaultMemory.create(name="young").touch("relevance")
+    FaultMemory.query.top_by_decay("relevance")
+    cut(times=2)
+
+    assert len(way(FaultMemory.query.top_by_decay, "relevance")) == 2
+    assert proxy.cuts == 2
 
 
 # -- what cannot be repeated -----------------------------------------------------------------------------------------
@@ -433,6 +422,34 @@ def test_a_wrong_password_is_neither_repeated_nor_an_unknown_outcome(way: Way, p
         way(FaultItem(name="a").save)
 
     assert proxy.reached["AUTH"] == 1
+
+
+def test_a_password_that_is_refused_at_the_repeat_leaves_the_outcome_unknown(
+    way: Way, proxy: Proxy, server: redis.Redis
+) -> None:
+    """What was sent before may have happened, whatever the reason that nothing more can be said."""
+    server.acl_setuser("passing", enabled=True, passwords=["+once"], keys=["*"], commands=["+@all"])
+    redis_db.configure_url(proxy.url.replace("redis://", "redis://passing:once@"))
+    proxy.cut_replies(then=lambda: server.acl_setuser("passing", enabled=False))
+    try:
+        with pytest.raises(UnknownOutcomeError):
+            way(FaultItem(name="a").save)
+    finally:
+        server.acl_deluser("passing")
+
+    assert number(server, "saves") == 1
+
+
+def test_a_full_server_at_the_repeat_leaves_the_outcome_unknown(way: Way, proxy: Proxy, server: redis.Redis) -> None:
+    """The server refuses the repeat before the script can look for its token."""
+    proxy.cut_replies(then=lambda: server.config_set("maxmemory", 1))
+    try:
+        with pytest.raises(UnknownOutcomeError):
+            way(FaultItem(name="a").save)
+    finally:
+        server.config_set("maxmemory", 0)
+
+    assert number(server, "saves") == 1
 
 
 def test_a_pool_without_a_free_connection_is_no_unknown_outcome(

@@ -10,9 +10,10 @@ import pytest
 import redis
 
 from popoto.exceptions import ModelException
+from popoto.memory.confidence import ConfidenceField
 from tests.conftest import Server
 from tests.faults import workers
-from tests.faults.models import FaultTicket, SharedRecord, SharedTicket, SplitCounter
+from tests.faults.models import FaultMemory, FaultTicket, SharedRecord, SharedTicket, SplitCounter
 from tests.orm.oracle import indexes_agree
 
 PROCESSES = 8
@@ -194,6 +195,23 @@ def test_an_expired_owner_frees_its_unique_value(server: redis.Redis) -> None:
     with pytest.raises(ModelException):
         SharedRecord.create(name="third", handle="@a")
     indexes_agree(SharedRecord)
+
+
+@pytest.mark.parametrize("reaped", [False, True])
+def test_a_record_made_anew_learns_nothing_from_an_expired_one(server: redis.Redis, reaped: bool) -> None:
+    """Whether somebody has tidied up between the two must make no difference."""
+    old = FaultMemory.create(name="a", topic="x")
+    old.touch("relevance")
+    ConfidenceField.update_confidence(old, "certainty", 0.9)
+    expire_now(server, old)
+    if reaped:
+        FaultMemory.create(name="other")
+
+    young = FaultMemory.create(name="a", topic="x")
+
+    data = ConfidenceField.get_confidence_data(young, "certainty")
+    assert (data["evidence_count"], data["confidence"]) == (0, FaultMemory(name="b").certainty)
+    assert FaultMemory.load(name="a").certainty == FaultMemory(name="b").certainty  # type: ignore[union-attr]
 
 
 def test_a_part_of_a_record_that_was_deleted_meanwhile_is_not_moved(server: redis.Redis) -> None:

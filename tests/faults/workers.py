@@ -15,7 +15,8 @@ from typing import Any
 
 from popoto import redis_db
 from popoto.exceptions import ModelException
-from tests.faults.models import SharedRecord, SharedTicket, SplitCounter
+from popoto.memory.confidence import ConfidenceField
+from tests.faults.models import SharedMemory, SharedRecord, SharedTicket, SplitCounter
 
 ERRORS = "faults:errors"  # a list: what no worker should have met
 DONE = "faults:done"  # counts operations, by kind
@@ -47,12 +48,11 @@ def _guarded(work: Callable[..., None], url: str, *args: Any) -> None:
 def random_work(seed: int) -> None:
     """Do random things to the shared records for ever."""
     rng = random.Random(seed)
-    kinds = [save, save, update, update, migrate, migrate_and_update, delete, save_for_a_moment, create_seat, free_seat]
     while True:
-        work = rng.choice(kinds)
+        work = rng.choice(KINDS)
         try:
             work(rng)
-        except ModelException as refused:  # a value taken, a record gone: the others were faster
+        except (ModelException, TypeError) as refused:  # a value taken, a record gone: the others were faster
             if not any(word in str(refused) for word in ("already exists", "is not stored")):
                 raise
         redis_db.get_REDIS_DB().hincrby(DONE, work.__name__, 1)
@@ -121,6 +121,58 @@ def free_seat(rng: random.Random) -> None:
     ticket = SharedTicket.query.filter(seat=rng.choice(SEATS)).first()
     if ticket is not None:
         ticket.delete()
+
+
+def memory(rng: random.Random) -> SharedMemory:
+    words = rng.choices(["river", "stone", "bridge", "light", "under"], k=rng.randrange(6))
+    return SharedMemory(
+        name=rng.choice(NAMES[:5]), topic=rng.choice(["x", "y", None]), text=" ".join(words), weight=rng.random()
+    )
+
+
+def memory_save(rng: random.Random) -> None:
+    instance = memory(rng)
+    if rng.random() < 0.2:
+        instance._ttl = rng.choice([0.01, 0.05])
+    instance.save()
+
+
+def memory_update(rng: random.Random) -> None:
+    instance, new = SharedMemory.load(name=rng.choice(NAMES[:5])), memory(rng)
+    if instance is not None:
+        names = rng.sample(["topic", "text", "weight", "relevance"], rng.randint(1, 2))
+        for name in names:
+            setattr(instance, name, getattr(new, name))
+        instance.save(update_fields=names)
+
+
+def memory_migrate(rng: random.Random) -> None:
+    instance = SharedMemory.load(name=rng.choice(NAMES[:5]))
+    if instance is not None:
+        instance.name = rng.choice(NAMES[:5])
+        instance.save(migrate_key=True, update_fields=rng.choice([None, ["text"]]))
+
+
+def memory_delete(rng: random.Random) -> None:
+    SharedMemory(name=rng.choice(NAMES[:5])).delete()
+
+
+def memory_touch(rng: random.Random) -> None:
+    instance = SharedMemory.load(name=rng.choice(NAMES[:5]))
+    if instance is not None:
+        instance.touch("relevance")
+
+
+def memory_signal(rng: random.Random) -> None:
+    instance = SharedMemory.load(name=rng.choice(NAMES[:5]))
+    if instance is not None:
+        ConfidenceField.update_confidence(instance, "certainty", rng.random())
+
+
+KINDS: list[Callable[[random.Random], None]] = [
+    *(save, save, update, update, migrate, migrate_and_update, delete, save_for_a_moment, create_seat, free_seat),
+    *(memory_save, memory_update, memory_update, memory_migrate, memory_delete, memory_touch, memory_signal),
+]
 
 
 # -- races -----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,11 @@ from popoto.memory.tokenizer import DEFAULT, ENGLISH, STOP_WORDS, Tokenizer, tok
 
 def test_words_are_cut_at_anything_but_letters_digits_and_underscores() -> None:
     assert tokenize("Retry-count: retry_count=1234, (timeouts)!") == [
-        "retry", "count", "retry_count", "1234", "timeouts",
+        "retry",
+        "count",
+        "retry_count",
+        "1234",
+        "timeouts",
     ]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
+from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -11,46 +13,36 @@ import msgpack  # type: ignore[import-untyped]
 from popoto import redis_db
 from popoto.orm.fields.base import Field
 from popoto.orm.fields.indexed import SetIndex
-from popoto.orm.keys import escape, index_part
+from popoto.orm.keys import index_part
 from popoto.orm.model import Model
 
 TOKENS = b"$Token:"
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+BESIDE = ("::lex", "::rev", "::shared")  # what an index keeps beside its sets
+
+Dump = dict[bytes, tuple[str, Any, int]]
+"""Key -> (type, content, when it expires in Unix ms or -1)."""
 
 
-def dump(client: Any) -> dict[bytes, Any]:
+def dump(client: Any) -> Dump:
     """Return every key with its content, for "nothing has changed"; the tokens of repeatable calls are left out."""
-    return {
-        key: (client.type(key), content(client, key), client.pexpiretime(key))
-        for key in client.scan_iter(count=1000)
-        if not key.startswith(TOKENS)
-    }
+    keys = [key for key in client.scan_iter(count=1000) if TOKENS not in key]
+    return {key: entry for key, entry in _contents(client, keys).items() if entry[0] != "none"}
 
 
 def content(client: Any, key: bytes) -> Any:
     """Return what a key holds, in a form that compares."""
-    kind = client.type(key)
-    if kind == b"hash":
-        return client.hgetall(key)
-    if kind == b"set":
-        return client.smembers(key)
-    if kind == b"zset":
-        return dict(client.zrange(key, 0, -1, withscores=True))
-    return client.dump(key)
+    return _contents(client, [key])[key][1]
 
 
 def stored_records(model: type[Model]) -> dict[bytes, dict[str, Any]]:
     """Return the values of every record that lies in the database, by key, whatever the class set says."""
-    client = redis_db.get_REDIS_DB()
-    meta = model._meta
-    records = {}
-    for key in client.scan_iter(match=_literal(meta.keys.record) + ":*", count=1000):
-        if client.type(key) == b"hash" and meta.holds(key.decode()):
-            raw = client.hgetall(key)
-            records[key] = {
-                name: field.decode(raw[name.encode()]) if name.encode() in raw else field.default_value()
-                for name, field in meta.fields.items()
-            }
-    return records
+    return _records(model, dump(redis_db.get_REDIS_DB()))
+
+
+def nothing_left(client: Any) -> None:
+    """Fail unless the database is empty, tokens aside."""
+    assert dump(client) == {}
 
 
 def indexes_agree(model: type[Model]) -> None:
@@ -59,45 +51,54 @@ def indexes_agree(model: type[Model]) -> None:
     What an expired record left is no fault: reads skip it and a later write removes it.
     """
     client = redis_db.get_REDIS_DB()
-    meta = model._meta
-    records = stored_records(model)
-    expired = _expired(client, meta.keys.expiry)
+    keys = model._meta.keys
+    everything = dump(client)
+    records = _records(model, everything)
+    expired = _expired(client, everything, keys.expiry.encode())
+    expected = _expected(model, records, everything)
+    expiry = {key: float(everything[key][2]) for key in records if everything[key][2] > 0}
 
-    expected = _expected(model, records)
-    for key, at in _expiry_times(client, records).items():
-        expected[meta.keys.expiry][key] = at
     found = {}
-    for key in _index_keys_of(client, model):
-        held = content(client, key)
-        if isinstance(held, set):
-            held = {member for member in held if member not in expired}
-        else:
-            held = {m: s for m, s in held.items() if _record_of(m) not in expired}
-        if held:
-            found[key.decode()] = held
+    for key, (_, held, _) in everything.items():
+        if _is_index_of(model, key):
+            if isinstance(held, set):
+                held = {member for member in held if member not in expired}
+            elif isinstance(held, dict):
+                held = {member: score for member, score in held.items() if _record_of(member) not in expired}
+            if held:
+                found[key.decode()] = held
+    due = found.pop(keys.expiry, {})
+    assert set(due) == set(expiry), f"who expires: the set says {set(due)}, the records say {set(expiry)}"
+    assert all(abs(due[key] - at) <= 5 for key, at in expiry.items()), (due, expiry)
     assert sorted(found) == sorted(expected), _difference(found, expected)
-    for key, held in expected.items():
-        if key == meta.keys.expiry:
-            assert set(found[key]) == set(held)
-            assert all(abs(found[key][member] - at) <= 5 for member, at in held.items()), (key, found[key], held)
-        else:
-            assert found[key] == held, key
+    for name, held in expected.items():
+        assert found[name] == held, name
 
     for key in records:
-        assert _occupied(client, key) == _places_of(expected, key, meta.keys.home), f"occupancy of {key!r}"
-    side_keys = {k.removesuffix(b"::$occ") for k in client.scan_iter(match=_literal(meta.keys.record) + ":*::$occ")}
-    assert side_keys - expired <= set(records), "an occupancy outlived its record"
-
-
-def nothing_left(client: Any) -> None:
-    """Fail unless the database is empty, tokens aside."""
-    assert dump(client) == {}
+        side = everything.get(key + b"::$occ")
+        assert _occupied(side and side[1]) == _places_of(expected, key, keys.home), f"occupancy of {key!r}"
+    start = keys.record.encode() + b":"
+    owners = {key.removesuffix(b"::$occ") for key in everything if key.startswith(start) and key.endswith(b"::$occ")}
+    assert owners - expired <= set(records), "an occupancy outlived its record"
 
 
 # -- what should be --------------------------------------------------------------------------------------------------
 
 
-def _expected(model: type[Model], records: dict[bytes, dict[str, Any]]) -> dict[str, Any]:
+def _records(model: type[Model], everything: Dump) -> dict[bytes, dict[str, Any]]:
+    meta = model._meta
+    start = meta.keys.record.encode() + b":"
+    records = {}
+    for key, (kind, raw, _) in everything.items():
+        if kind == "hash" and key.startswith(start) and meta.holds(key.decode()):
+            records[key] = {
+                name: field.decode(raw[name.encode()]) if name.encode() in raw else field.default_value()
+                for name, field in meta.fields.items()
+            }
+    return records
+
+
+def _expected(model: type[Model], records: dict[bytes, dict[str, Any]], everything: Dump) -> dict[str, Any]:
     meta = model._meta
     keys = meta.keys
     sets: dict[str, set[bytes]] = defaultdict(set)
@@ -109,32 +110,28 @@ def _expected(model: type[Model], records: dict[bytes, dict[str, Any]]) -> dict[
             value = values[name]
             base = f"{keys.namespace}{field.field_class_key}:{keys.model}:{name}"
             if field.is_sorted:
-                parts = [index_part(values[p]) for p in field.partition_by]  # type: ignore[attr-defined]
-                zsets[":".join([base, *parts])][rk] = _score(value)
+                key = ":".join([base, *(index_part(values[p]) for p in field.partition_by)])  # type: ignore[attr-defined]
+                zsets[key][rk] = _score(value)
+                if not _stands_for_its_score(value):
+                    sets[key + "::shared"].add(rk)
             elif isinstance(field, SetIndex) and not field.is_auto:
-                _expect_set_entry(sets, zsets, field, base, value, rk)
-    for key, members in sets.items():
-        if key.startswith(("$Uniqu", keys.namespace + "$Uniqu")):
-            assert len(members) == 1, f"two records of one unique value: {key} {members}"
-    return {**sets, **zsets, keys.expiry: {}} if _any_ttl(records) else {**sets, **zsets}
+                _expect_set_entry(sets, zsets, field, base, value, rk, everything)
+    return {**sets, **zsets}
 
 
-def _expect_set_entry(sets: Any, zsets: Any, field: Field, base: str, value: Any, rk: bytes) -> None:
+def _expect_set_entry(sets: Any, zsets: Any, field: Field, base: str, value: Any, rk: bytes, everything: Dump) -> None:
     if value is None:
-        if not (field.unique and f"{base}:None" not in _present(base)):
+        # whether a unique field keeps its Nones in a set is its own affair: all of them or none
+        if not field.unique or f"{base}:None".encode() in everything:
             sets[f"{base}:None"].add(rk)
         return
-    sets[f"{base}:{index_part(value)}"].add(rk)
+    owners = sets[f"{base}:{index_part(value)}"]
+    assert not (field.unique and owners), f"two records of one unique value {value!r}: {owners} and {rk!r}"
+    owners.add(rk)
     if field.type is str:
         text = value.encode()
         zsets[base + "::lex"][_lex_member(text, rk)] = 0.0
         zsets[base + "::rev"][_lex_member(text[::-1], rk)] = 0.0
-
-
-def _present(base: str) -> set[str]:
-    """Whether a unique field keeps its Nones in a set is the field's own affair; all of them or none."""
-    client = redis_db.get_REDIS_DB()
-    return {f"{base}:None"} if client.exists(f"{base}:None") else set()
 
 
 def _lex_member(text: bytes, rk: bytes) -> bytes:
@@ -143,53 +140,85 @@ def _lex_member(text: bytes, rk: bytes) -> bytes:
 
 def _score(value: Any) -> float:
     """The score of a sorted value, as the wire layout has it; a naive datetime counts as UTC."""
-    from datetime import date, datetime, timezone
-
     if isinstance(value, datetime):
-        aware = value if value.tzinfo is not None else value.replace(tzinfo=timezone.utc)
-        return aware.timestamp()
+        return (_aware(value) - EPOCH) / timedelta(seconds=1)
     if isinstance(value, date):
         return float(value.toordinal())
-    return float(value) if not isinstance(value, Decimal) else float(str(value))
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
-def _any_ttl(records: dict[bytes, Any]) -> bool:
-    return bool(_expiry_times(redis_db.get_REDIS_DB(), records))
+def _stands_for_its_score(value: Any) -> bool:
+    """Say whether a value is the shortest one of those that share its score."""
+    score = _score(value)
+    if isinstance(value, Decimal):
+        return value == Decimal(repr(score))
+    if isinstance(value, datetime):
+        try:
+            return _aware(value) == EPOCH + timedelta(microseconds=round(score * 1_000_000))
+        except OverflowError:
+            return False
+    return not isinstance(value, int) or value == score
 
 
-def _expiry_times(client: Any, records: dict[bytes, Any]) -> dict[bytes, float]:
-    times = {key: client.pexpiretime(key) for key in records}
-    return {key: float(at) for key, at in times.items() if at > 0}
+def _aware(value: datetime) -> datetime:
+    return value if value.tzinfo is not None else value.replace(tzinfo=timezone.utc)
 
 
 # -- what is ---------------------------------------------------------------------------------------------------------
 
 
-def _index_keys_of(client: Any, model: type[Model]) -> list[bytes]:
-    """Return the index keys in the database that name this model in their second place."""
+def _contents(client: Any, keys: list[bytes]) -> Dump:
+    """Return type, content and expiry of these keys, in two round trips."""
+    if not keys:
+        return {}
+    pipeline = client.pipeline(transaction=False)
+    for key in keys:
+        pipeline.type(key)
+        pipeline.pexpiretime(key)
+    replies = pipeline.execute()
+    kinds = [kind.decode() for kind in replies[::2]]
+    for key, kind in zip(keys, kinds, strict=True):
+        if kind == "hash":
+            pipeline.hgetall(key)
+        elif kind == "set":
+            pipeline.smembers(key)
+        elif kind == "zset":
+            pipeline.zrange(key, 0, -1, withscores=True)
+        elif kind == "string":
+            pipeline.get(key)
+        else:
+            pipeline.dump(key)
+    contents = pipeline.execute()
+    return {
+        key: (kind, dict(held) if kind == "zset" else held, expires)
+        for key, kind, held, expires in zip(keys, kinds, contents, replies[1::2], strict=True)
+    }
+
+
+def _is_index_of(model: type[Model], key: bytes) -> bool:
+    """Say whether a key is one of `$Prefix:Model...`."""
     keys = model._meta.keys
     start = keys.namespace.encode() + b"$"
-    found = []
-    for key in client.scan_iter(count=1000):
-        if key.startswith(start) and not key.startswith(keys.namespace.encode() + TOKENS):
-            if key[len(start) :].split(b":")[1] == keys.model.encode():
-                found.append(key)
-    return found
+    return key.startswith(start) and key[len(start) :].split(b":")[1:2] == [keys.model.encode()]
 
 
-def _expired(client: Any, expiry: str) -> set[bytes]:
+def _expired(client: Any, everything: Dump, expiry: bytes) -> set[bytes]:
+    """Return the records that an index may still name though they are gone: those that were due."""
     seconds, micros = client.time()
     now = seconds * 1000 + micros // 1000
-    due = client.zrangebyscore(expiry, "-inf", now)
-    return {member for member in due if not client.exists(member)}
+    _, due, _ = everything.get(expiry, ("none", {}, -1))
+    return {member for member, at in due.items() if at <= now and member not in everything}
 
 
 def _record_of(member: bytes) -> bytes:
+    """Return the record that a member of an ordered set stands for: itself, or what follows the text of a lex member."""
     return member.rpartition(b"\0\0")[2]
 
 
-def _occupied(client: Any, rk: bytes) -> set[str]:
-    packed = client.get(rk + b"::$occ")
+def _occupied(packed: bytes | None) -> set[str]:
     if packed is None:
         return set()
     places = set()
@@ -200,17 +229,9 @@ def _occupied(client: Any, rk: bytes) -> set[str]:
 
 def _places_of(expected: dict[str, Any], rk: bytes, home: tuple[str, ...]) -> set[str]:
     return {
-        key for key, members in expected.items() if key not in home and not key.endswith(("::lex", "::rev")) and rk in members
+        key for key, members in expected.items() if key not in home and not key.endswith(BESIDE) and rk in members
     }
-
-
-def _literal(text: str) -> str:
-    """Return a SCAN pattern that matches the text itself."""
-    return "".join("\\" + c if c in "\\*?[]^" else c for c in text)
 
 
 def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
     return f"left over: {sorted(set(found) - set(expected))}; missing: {sorted(set(expected) - set(found))}"
-
-
-__all__ = ["dump", "escape", "indexes_agree", "nothing_left", "stored_records"]

@@ -202,8 +202,9 @@ end
 
 local first, at_position = 1, nil
 if q.state then
+  -- scored once more: the statistics, and these records, may have changed since the last slice
   first, at_position = q.state.at, q.state.position
-  for i = 1, #q.state.best, 2 do top.put(tonumber(q.state.best[i + 1]), q.state.best[i]) end
+  offer(q.state.best)
 end
 local step = 64
 for at = first, #terms do
@@ -215,10 +216,7 @@ for at = first, #terms do
       if visited >= q.slice or lookups >= LOOKUPS * q.slice then
         local order, best = {}, {}
         for i = 1, #terms do order[i] = terms[i].place end
-        for i, pair in ipairs(top.sorted()) do
-          best[2 * i - 1] = pair[2]
-          best[2 * i] = string.format('%.17g', pair[1])
-        end
+        for i, pair in ipairs(top.sorted()) do best[i] = pair[2] end
         return answer({order, at, {walk.text, walk.member}, best})
       end
       local members, texts = walk.take(math.min(step, q.slice - visited))
@@ -227,12 +225,5 @@ for at = first, #terms do
       step = math.min(step * 2, 512)
     end
   end
-end
-if q.state then
-  -- the slices saw different moments: score what they found once more, by one
-  local best = top.sorted()
-  for i = 1, #best do best[i] = best[i][2] end
-  top = top_of(q.k)
-  offer(best)
 end
 return answer()

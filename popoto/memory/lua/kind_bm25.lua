@@ -103,7 +103,7 @@ do
       or tonumber(redis.call('ZSCORE', key .. ':dl', rk) or -1) == payload[1])
   end
 
-  -- `check` and `put` of one entry need the same difference; the writes in between touch other keys
+  -- `check` and `put` of one entry need the same difference, unless the record is dropped in between
   local found = {}
 
   kinds.b = {
@@ -131,6 +131,9 @@ do
         apply(key, rk, difference(key, rk, counts_of(old_key, old_rk)), length)
       end
     end,
-    drop = function(_, key, rk) apply(key, rk, difference(key, rk, {}), 0) end,
+    drop = function(_, key, rk)
+      found[key .. '\0' .. rk] = nil
+      apply(key, rk, difference(key, rk, {}), 0)
+    end,
   }
 end

@@ -51,7 +51,7 @@ def _with_index(plain: type[Field], flagged: type[Field]) -> type[Field]:
     return combined  # type: ignore[no-any-return]
 
 
-def refuse_half_pairs(text: str) -> None:
+def refuse_half_pairs(name: str, text: str) -> None:
     """Refuse a filter text that no stored text can equal.
 
     Raises: QueryException: it holds half a surrogate pair.
@@ -59,7 +59,9 @@ def refuse_half_pairs(text: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise QueryException(f"the text {text!r} holds half a surrogate pair, which no stored text can hold.") from None
+        raise QueryException(
+            f"filter({name}=...): the text {text!r} holds half a surrogate pair, which no stored text can hold."
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +72,15 @@ class Condition:
         server: a tree of lib_where.lua; with a `test` it may let through too many records, never too few.
         field: the field that `test` looks at.
         test: decides on the decoded value; None when `server` is exact.
+        shared: a set; while it is empty `server` is exact all the same.
+        loose: with `shared`: what to ask instead of `server` when it is not, before `test`.
     """
 
     server: list[Any]
     field: str = ""
     test: Callable[[Any], bool] | None = None
+    shared: str | None = None
+    loose: list[Any] | None = None
 
 
 class Field:
@@ -275,7 +281,7 @@ class Field:
             except CoercionError as error:
                 raise QueryException(f"filter({self.name}=...): {error}") from None
         if type(value) is str and not value.isascii():
-            refuse_half_pairs(value)
+            refuse_half_pairs(self.name, value)
         return value
 
     def condition(self, keys: ModelKeys, lookup: str, value: Any, given: Mapping[str, Any]) -> Condition:

@@ -76,7 +76,7 @@ class SetIndex(Field):
             "endswith": ("ends", reversed_lex_key(base)),
             "contains": ("contains", lex_key(base)),
         }[lookup]
-        refuse_half_pairs(value)
+        refuse_half_pairs(self.name, value)
         return Condition([op, key if has_lex else False, self.name, value])
 
     def many_values(self, values: Any) -> list[Any]:

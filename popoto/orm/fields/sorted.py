@@ -13,12 +13,13 @@ from typing import Any, ClassVar
 from popoto.exceptions import ModelException, QueryException
 from popoto.orm.fields.base import Condition, Field
 from popoto.orm.fields.key import KeyField
-from popoto.orm.keys import ModelKeys, index_part
+from popoto.orm.keys import ModelKeys, index_part, shared_key
 from popoto.orm.slots import Made, Slot
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
 _EXACT_INT = 2**53  # a score is a double: from here on neighbours share one
+SHARING_TYPES: frozenset[type] = frozenset({int, Decimal, datetime})
 
 
 def score_of(value: Any) -> float:
@@ -48,15 +49,35 @@ def _rounded(value: Any) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-def shares_score(value: Any) -> bool:
-    """Return True where another value of the type may have the same score, so that records must be compared."""
-    if isinstance(value, Decimal):
+def plain_value(kind: type, score: float) -> Any:
+    """Return the value that a score stands for where values of a type share scores: the shortest one.
+
+    A double holds fewer values than an int, a Decimal or a far datetime: 2**53 and 2**53 + 1 have one score.
+    """
+    if not math.isfinite(score):
+        return score
+    if kind is Decimal:
+        return Decimal(repr(score))
+    if kind is datetime:
+        try:
+            return _EPOCH + timedelta(microseconds=round(score * 1_000_000))
+        except OverflowError:  # the score of the last moment rounds up into the year 10000
+            return datetime.max.replace(tzinfo=timezone.utc)
+    return int(score) if kind is int and score.is_integer() else score
+
+
+def is_plain(value: Any, score: float) -> bool:
+    """Return True when the value is the one that its score stands for."""
+    if type(value) is float or type(value) is date:
         return True
-    if type(value) is int:
-        return not -_EXACT_INT < value < _EXACT_INT
-    if isinstance(value, datetime):
-        return not 1900 < value.year < 2200
-    return False
+    return bool(comparable(value) == plain_value(type(value), score))
+
+
+def comparable(value: Any) -> Any:
+    """Return a value that compares with others of its field: naive datetimes count as UTC, as their scores do."""
+    if isinstance(value, datetime) and value.tzinfo is None:
+        return value.replace(tzinfo=timezone.utc)
+    return value
 
 
 def score_text(score: float) -> str:
@@ -126,7 +147,8 @@ class SortedIndex(Field):
             value = values[name]
             if value is None:
                 return None
-            return [index_part(values[p]) for p in partition], False, score_of(value)
+            score = score_of(value)
+            return [index_part(values[p]) for p in partition], not is_plain(value, score), score
 
         return [Slot(name, "z", self.field_class_key, name, partition, (name,), make)]
 
@@ -159,16 +181,35 @@ class SortedIndex(Field):
                 low = (wanted, lookup == "gt")
             if lookup in ("", "lt", "lte"):
                 high = (wanted, lookup == "lt")
-        loose = any(bound is not None and shares_score(bound[0]) for bound in (low, high))
-        server: list[Any] = [
-            "range",
-            self.sorted_set_key(keys, given, self.model_fields),
-            _bound(low, "-inf", loose),
-            _bound(high, "+inf", loose),
-        ]
-        if not loose:
-            return Condition(server)
-        return Condition(server, self.name, _range_test(low, high))
+        key = self.sorted_set_key(keys, given, self.model_fields)
+        strict = ["range", key, self._low(low), self._high(high)]
+        if self.type not in SHARING_TYPES:
+            return Condition(strict)
+        loose = ["range", key, _inclusive(low, "-inf"), _inclusive(high, "+inf")]
+        return Condition(strict, self.name, _range_test(low, high), shared=shared_key(key), loose=loose)
+
+    def _low(self, bound: tuple[Any, bool] | None) -> str:
+        """Return the bound for plain values: inclusive when the value that the score stands for satisfies it."""
+        if bound is None:
+            return "-inf"
+        score = score_of(bound[0])
+        if self.type in SHARING_TYPES:
+            plain, wanted = plain_value(self.type, score), comparable(bound[0])
+            open_end = not (plain > wanted if bound[1] else plain >= wanted)
+        else:
+            open_end = bound[1]
+        return "(" + score_text(score) if open_end else score_text(score)
+
+    def _high(self, bound: tuple[Any, bool] | None) -> str:
+        if bound is None:
+            return "+inf"
+        score = score_of(bound[0])
+        if self.type in SHARING_TYPES:
+            plain, wanted = plain_value(self.type, score), comparable(bound[0])
+            open_end = not (plain < wanted if bound[1] else plain <= wanted)
+        else:
+            open_end = bound[1]
+        return "(" + score_text(score) if open_end else score_text(score)
 
     def range_value(self, value: Any) -> Any:
         """Return a bound as the field's type; a float bound on an int field stays as it is.
@@ -184,33 +225,23 @@ class SortedIndex(Field):
     model_fields: Mapping[str, Field] = {}
 
 
-def _bound(bound: tuple[Any, bool] | None, none: str, loose: bool) -> str:
-    if bound is None:
-        return none
-    text = score_text(score_of(bound[0]))
-    return "(" + text if bound[1] and not loose else text
+def _inclusive(bound: tuple[Any, bool] | None, none: str) -> str:
+    return none if bound is None else score_text(score_of(bound[0]))
 
 
 def _range_test(low: tuple[Any, bool] | None, high: tuple[Any, bool] | None) -> Callable[[Any], bool]:
-    least = None if low is None else _comparable(low[0])
-    most = None if high is None else _comparable(high[0])
+    least = None if low is None else comparable(low[0])
+    most = None if high is None else comparable(high[0])
 
     def test(value: Any) -> bool:
         if value is None:
             return False
-        value = _comparable(value)
+        value = comparable(value)
         if low is not None and not (value > least if low[1] else value >= least):
             return False
         return high is None or bool(value < most if high[1] else value <= most)
 
     return test
-
-
-def _comparable(value: Any) -> Any:
-    """Naive datetimes count as UTC, as their scores do."""
-    if isinstance(value, datetime) and value.tzinfo is None:
-        return value.replace(tzinfo=timezone.utc)
-    return value
 
 
 def partition_names(label: str, partition_by: Any) -> tuple[str, ...]:

@@ -65,6 +65,7 @@ for i = 1, count do
   if plan.payload[i] ~= false then payloads[i] = plan.payload[i] end
 end
 if plan.partial then
+  local absent = {}
   for i = 1, count do
     local e, old = entries[i], old_of[entries[i][1]]
     if old then
@@ -74,6 +75,14 @@ if plan.partial then
         if not known[p] then e[4][p] = old[4][p] end
       end
       if plan.keeps[i] then e[5] = old[5] end
+    end
+    absent[i] = not old and plan.keeps[i] -- nothing is stored that could be kept
+  end
+  for i = count, 1, -1 do
+    if absent[i] then
+      table.remove(entries, i)
+      count = count - 1
+      for k = i, count do payloads[k] = payloads[k + 1] end
     end
   end
   for i = 1, #plan.dropped do staying[plan.dropped[i]] = true end
@@ -152,7 +161,7 @@ if expire then
   elseif expire[1] == 'at' then redis.call('PEXPIREAT', rk, expire[2])
   else redis.call('PERSIST', rk) end
 end
-if expire or redis.call('ZCARD', home.expiry) > 0 then
+if expire or plan.moved or redis.call('ZCARD', home.expiry) > 0 then
   local ttl = redis.call('PTTL', rk)
   if ttl >= 0 then redis.call('ZADD', home.expiry, server_ms() + ttl, rk)
   elseif ttl == -1 then redis.call('ZREM', home.expiry, rk) end

@@ -18,7 +18,8 @@ local before = answered(token)
 if before then return before end
 
 local _, entries = stored_occupancy(rk)
-local refusal = wrong_type(rk, 'hash')
+local refusal = wrong_type(rk, 'hash') or wrong_type(home.class, 'set') or wrong_type(home.order, 'zset')
+  or wrong_type(home.expiry, 'zset')
 for i = 1, #entries do
   local e = entries[i]
   refusal = refusal or unknown_kind(e) or kinds[e[2]].probe(e, entry_key(e))

@@ -14,9 +14,11 @@
 --                    fields  for 'fields'
 --                    after   false, or {score, member}: where the last slice stopped
 --                    gather  matches up to this many are collected and sorted at once
+--                    shared  sets that must be empty for the answer to be exact (kind_zset)
 --                    slice, rows  members visited and (about) rows read at most in one call
 --
--- returns  {next, rows}: next = {score, member, offset left, limit left} when there is more, else false; rows is a flat
+-- returns  'shared' when one of those sets is not empty; else
+--          {next, rows}: next = {score, member, offset left, limit left} when there is more, else false; rows is a flat
 --          list {key, values, key, values...}, {key...} or, for 'count', a number. A record that cannot be read has false
 --          in place of its values.
 -- errors   none of its own
@@ -24,6 +26,9 @@
 local home = {class = KEYS[1], order = KEYS[2], expiry = KEYS[3]}
 LIB_WHERE
 local q = cmsgpack.unpack(ARGV[1])
+for i = 1, #q.shared do
+  if redis.call('SCARD', q.shared[i]) > 0 then return 'shared' end
+end
 local due = where.due()
 local limit = q.limit < 0 and math.huge or q.limit
 local offset = q.offset

@@ -1,0 +1,118 @@
+-- increment: add to a number of a record, exactly, and move every index entry that depends on it.
+--
+-- KEYS[1]  hash    the record
+-- KEYS[2]  set     all records of the model
+-- KEYS[3]  zset    the same, all scores 0
+-- KEYS[4]  zset    records with a TTL -> when they expire, ms
+-- KEYS[5]  -       sentinel of the same hash tag, never written
+-- ARGV[1]  string  field of the hash
+-- ARGV[2]  string  its type: int, float or Decimal (lib_number)
+-- ARGV[3]  string  what to add, as text
+-- ARGV[4]  bytes   packed list of the slots that depend on the field, each
+--                    {slot, kind, base, parts, kept, positions, scored}
+--                    parts      of a new entry, by the caller's values; false = the record has none unless one is stored
+--                    kept       false; true = as of an ordered set of values: whether its score stands for another value
+--                               than the number; nil = what the stored entry has
+--                    positions  the parts that are the number's text
+--                    scored     true = the payload is the number
+-- ARGV[5]  string  key of the token under which the reply is kept for a repeat, or ''
+--
+-- returns  the new number as text
+-- errors   GONE, CORRUPT, RANGE, UNINDEXED, UNIQUE, WRONGTYPE, UNKNOWNKIND: nothing is written
+-- cost     O(digits + slots * log n)
+LIB_NUMBER
+local rk, field = KEYS[1], ARGV[1]
+local home = {class = KEYS[2], order = KEYS[3], expiry = KEYS[4]}
+local token = ARGV[5]
+local before = answered(token)
+if before then return before end
+
+-- 1. Everything that can refuse.
+if redis.call('EXISTS', rk) == 0 then
+  return redis.error_reply('GONE ' .. rk .. ' is not stored (deleted or expired); nothing was written. ' ..
+    'Call save() to store it again.')
+end
+local refusal = wrong_type(rk, 'hash') or wrong_type(home.expiry, 'zset')
+if refusal then return redis.error_reply(refusal) end
+
+local of_type = number[ARGV[2]]
+local bytes = redis.call('HGET', rk, field) or '\192'
+local stored = of_type.read(bytes)
+if not stored then
+  return redis.error_reply('CORRUPT ' .. rk .. ': the stored value of field ' .. field .. ' (' .. #bytes ..
+    ' bytes) is no finite ' .. ARGV[2] .. '; nothing was written. Set the field and save() the record.')
+end
+local sum, reason = of_type.add(stored, of_type.parse(ARGV[3]))
+if not sum then
+  return redis.error_reply('RANGE ' .. rk .. ': ' .. field .. ' + ' .. string.sub(ARGV[3], 1, 40) ..
+    ' cannot be stored: ' .. reason .. '; nothing was written.')
+end
+
+local slots = cmsgpack.unpack(ARGV[4])
+local moves, entries, occupancy_changes = {}, nil, false
+if #slots > 0 then
+  local blob
+  blob, entries = stored_occupancy(rk)
+  if not blob then
+    return redis.error_reply('UNINDEXED ' .. rk .. ' was stored without a list of its index entries, so the one of ' ..
+      field .. ' cannot be moved; nothing was written. Call save(), or rebuild_indexes() for all records.')
+  end
+  local place = {}
+  for i = 1, #entries do place[entries[i][1]] = i end
+  local part
+  for i = 1, #slots do
+    local name, kind, base, parts, kept, positions, scored = unpack(slots[i], 1, 7)
+    local at = place[name]
+    local old = at and entries[at]
+    if old then
+      refusal = unknown_kind(old)
+      if refusal then return redis.error_reply(refusal) end
+      if parts and #parts ~= #old[4] then
+        return redis.error_reply('UNINDEXED ' .. rk .. ' is indexed under ' .. name .. ' as the model once said, not ' ..
+          'as it says now; nothing was written. Call save(), or rebuild_indexes() for all records.')
+      end
+      -- the other parts are as the stored record has them, whatever the caller believes
+      parts = {unpack(old[4])}
+      if kept == nil then kept = old[5] end
+    end
+    if kept and scored then kept = not of_type.plain(sum) end
+    if parts then
+      for p = 1, #positions do
+        if not part then
+          part, reason = of_type.part(sum)
+          if not part then
+            return redis.error_reply('RANGE ' .. rk .. ': ' .. field .. ' + ' .. string.sub(ARGV[3], 1, 40) ..
+              ' cannot be indexed: ' .. reason .. '; nothing was written.')
+          end
+        end
+        parts[positions[p]] = part
+      end
+      local e = {name, kind, base, parts, kept or false}
+      local move = {entry = e, key = entry_key(e), payload = scored and of_type.score(sum) or nil}
+      if old then
+        move.old_entry, move.old_key = old, entry_key(old)
+        if old[2] == kind then move.old = old end
+      end
+      refusal = unknown_kind(e) or kinds[kind].probe(e, move.key)
+        or (old and kinds[old[2]].probe(old, move.old_key))
+        or kinds[kind].check(e, move.key, rk, rk, move.payload, move.old)
+      if refusal then return redis.error_reply(refusal) end
+      if move.key ~= move.old_key or not move.old or old[5] ~= e[5] then occupancy_changes = true end
+      entries[at or #entries + 1] = e
+      moves[#moves + 1] = move
+    end
+  end
+end
+
+-- 2. Writes.
+redis.call('HSET', rk, field, of_type.pack(sum))
+for i = 1, #moves do
+  local move = moves[i]
+  local e, key, old, old_key = move.entry, move.key, move.old_entry, move.old_key
+  if old and not move.old then kinds[old[2]].drop(old, old_key, rk) end
+  kinds[e[2]].put(e, key, rk, move.payload, move.old, move.old and old_key, move.old and rk)
+  if move.old and old_key ~= key then kinds[e[2]].drop(old, old_key, rk) end
+end
+if occupancy_changes then redis.call('SET', occupancy_key(rk), cmsgpack.pack(entries)) end
+reap(home)
+return remember(token, of_type.text(sum))
