@@ -36,7 +36,7 @@ def floor_of(module: str) -> int | None:
 
 
 def imported(path: Path) -> set[str]:
-    """Return the modules of the package that a module imports anywhere, inside functions too; names without `popoto.`"""
+    """Return what a module imports of the package, inside functions too; names without `popoto.`"""
     package = name_of(path) if path.name == "__init__.py" else name_of(path).rpartition(".")[0]
     found = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -96,7 +96,9 @@ def test_each_exception_is_defined_once():
             if isinstance(node, ast.ClassDef):
                 places[node.name].add(name_of(path))
     exceptions = {
-        node.name for node in ast.parse((ROOT / "exceptions.py").read_text("utf-8")).body if isinstance(node, ast.ClassDef)
+        node.name
+        for node in ast.parse((ROOT / "exceptions.py").read_text("utf-8")).body
+        if isinstance(node, ast.ClassDef)
     }
     assert exceptions and {name: places[name] for name in exceptions if places[name] != {"exceptions"}} == {}
 

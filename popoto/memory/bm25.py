@@ -29,8 +29,13 @@ from popoto.orm.slots import Made, Slot
 
 register_kind("popoto.memory", "kind_bm25")
 
-SEARCH = Script("popoto.memory", "bm25_search", (("popoto.memory", "lib_top"), ("popoto.memory", "lib_walk")))
-IDF = Script("popoto.memory", "bm25_idf")
+SEARCH = Script(
+    "popoto.memory",
+    "bm25_search",
+    (("popoto.memory", "lib_top"), ("popoto.memory", "lib_walk")),
+    flags="no-writes",
+)
+IDF = Script("popoto.memory", "bm25_idf", flags="no-writes")
 RECOUNT = Script("popoto.memory", "bm25_recount")
 
 PREFIX = "$BM25"

@@ -12,8 +12,7 @@ ordered set of the confidences stands beside it for ranking.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any, ClassVar
 
 import msgpack
@@ -23,13 +22,13 @@ from popoto.memory.defaults import Defaults
 from popoto.orm.commands import Command, adrive, arun, drive, hash_of, run
 from popoto.orm.fields.base import Field
 from popoto.orm.fields.sorted import partition_names, require_fields
-from popoto.orm.keys import ModelKeys, index_part
+from popoto.orm.keys import ModelKeys, index_part, occupancy_key
 from popoto.orm.scripts import Script, register_kind
 from popoto.orm.slots import Made, Slot
 
 register_kind("popoto.memory", "kind_confidence")
 UPDATE = Script("popoto.memory", "update_confidence", with_kinds=True)
-READ = Script("popoto.memory", "read_confidence", with_kinds=True)
+READ = Script("popoto.memory", "read_confidence", with_kinds=True, flags="no-writes")
 
 _NAMES = ("confidence", "evidence_count", "corroborations", "contradictions")
 
@@ -82,7 +81,8 @@ class ConfidenceField(Field):
         def make(values: Mapping[str, Any]) -> Made | None:
             return [index_part(values[p]) for p in partition], False, _packed(self._first(values.get(name)))
 
-        return [Slot(f"{name}#data", "c", self.field_class_key, f"{name}:data", partition, (), make)]
+        # the field is a source of its own: a partial save that names it puts the learnt value back into the hash
+        return [Slot(f"{name}#data", "c", self.field_class_key, f"{name}:data", partition, (name,), make)]
 
     def _first(self, value: Any) -> float:
         """A confidence given to the constructor is where the record starts, as long as it has no evidence."""
@@ -102,6 +102,13 @@ class ConfidenceField(Field):
         keys = type(instance)._meta.keys
         return self._data_key(keys, [index_part(getattr(instance, p)) for p in self.partition_by])
 
+    def get_old_data_hash_key(self, instance: Any, field_name: str) -> str | None:
+        """Return the companion hash in which a stored record's data lies now, whatever its attributes say.
+
+        None for a record that is not stored. It asks the server, for another process may have moved it.
+        """
+        return run(_place_command(self, instance)) if instance._is_persisted else None
+
     def get_data_hash_key_from_values(self, model_class: Any, field_name: str, **partition_values: Any) -> str:
         """Return the companion hash of a partition.
 
@@ -115,6 +122,15 @@ class ConfidenceField(Field):
             )
         return self._data_key(model_class._meta.keys, [index_part(partition_values[p]) for p in self.partition_by])
 
+    def get_rank_key_from_values(self, model_class: Any, field_name: str, **partition_values: Any) -> str:
+        """Return the ordered set of a partition's confidences (lua/kind_confidence.lua).
+
+        Raises: QueryException: a partition field has no value.
+        """
+        data = self.get_data_hash_key_from_values(model_class, field_name, **partition_values)
+        base = self._data_key(model_class._meta.keys, [])
+        return f"{base}::rank{data.removeprefix(base)}"
+
     # -- evidence -----------------------------------------------------------------------------------------------------
 
     @classmethod
@@ -124,6 +140,7 @@ class ConfidenceField(Field):
         Args:
             instance: a stored record.
             signal: 0 to 1; from 0.5 on it corroborates, below it contradicts.
+            pipeline: taken for compatibility; the update runs at once, for it returns the new value.
         Raises: TypeError: the record is not stored, or the field is no ConfidenceField. ValueError: a signal out of
             range.
         """
@@ -134,7 +151,9 @@ class ConfidenceField(Field):
             raise TypeError(str(error)) from None
 
     @classmethod
-    async def async_update_confidence(cls, instance: Any, field_name: str, signal: float) -> float:
+    async def async_update_confidence(
+        cls, instance: Any, field_name: str, signal: float, pipeline: Any = None
+    ) -> float:
         """Await `update_confidence()`."""
         command = update_command(instance, field_name, signal)
         try:
@@ -145,14 +164,22 @@ class ConfidenceField(Field):
     @classmethod
     def get_confidence(cls, instance: Any, field_name: str) -> float:
         """Return the confidence as the server has it; the initial one for a record without data."""
-        return float(cls.get_confidence_data(instance, field_name)["confidence"])
+        return float(run(_data_command(instance, field_name))["confidence"])
+
+    @classmethod
+    async def async_get_confidence(cls, instance: Any, field_name: str) -> float:
+        """Await `get_confidence()`."""
+        return float((await arun(_data_command(instance, field_name)))["confidence"])
 
     @classmethod
     def get_confidence_data(cls, instance: Any, field_name: str) -> dict[str, Any]:
         """Return {"confidence", "evidence_count", "corroborations", "contradictions"}."""
-        field = confidence_field(type(instance), field_name)
-        found = run(read_command(type(instance), field_name, [instance.pk]))[instance.pk]
-        return found if found is not None else _start_data(field.initial_confidence)
+        return run(_data_command(instance, field_name))
+
+    @classmethod
+    async def async_get_confidence_data(cls, instance: Any, field_name: str) -> dict[str, Any]:
+        """Await `get_confidence_data()`."""
+        return await arun(_data_command(instance, field_name))
 
     @classmethod
     def get_confidence_filtered(
@@ -162,29 +189,33 @@ class ConfidenceField(Field):
 
         Args:
             partition: values of the partition fields; needed on a partitioned field.
+        Raises: TypeError: the field is no ConfidenceField. QueryException: a partition field has no value.
         """
-        field = confidence_field(model_class, field_name)
-        key = field.get_data_hash_key_from_values(model_class, field_name, **partition)
-        return drive(_filtered_steps(key, pattern))
+        return drive(_filtered_steps(model_class, field_name, pattern, partition))
 
     @classmethod
     async def async_get_confidence_filtered(
         cls, model_class: Any, field_name: str, pattern: str = "*", **partition: Any
     ) -> dict[str, Any]:
         """Await `get_confidence_filtered()`."""
-        field = confidence_field(model_class, field_name)
-        key = field.get_data_hash_key_from_values(model_class, field_name, **partition)
-        return await adrive(_filtered_steps(key, pattern))
+        return await adrive(_filtered_steps(model_class, field_name, pattern, partition))
 
 
-def _filtered_steps(key: str, pattern: str) -> Any:
-    cursor, found = 0, {}
+def _filtered_steps(
+    model: Any, field_name: str, pattern: str, partition: Mapping[str, Any]
+) -> Generator[Any, Any, dict[str, Any]]:
+    """Return the data of a partition's members; those that have expired are left out."""
+    key = confidence_field(model, field_name).get_data_hash_key_from_values(model, field_name, **partition)
+    may_expire: Command[int] = Command(("ZCARD", model._meta.keys.expiry))
+    cursor: Any = 0
+    found: dict[str, Any] = {}
     while True:
-        cursor, pairs = yield Command(("HSCAN", key, cursor, "MATCH", pattern, "COUNT", 1000))
-        for member, raw in hash_of(pairs).items():
-            data = unpacked(raw)
-            if data is not None:
-                found[member.decode()] = data
+        page: Command[Any] = Command(("HSCAN", key, cursor, "MATCH", pattern, "COUNT", 1000))
+        (cursor, pairs), expiring = yield [page, may_expire]
+        data = {member.decode(): unpacked(raw) for member, raw in hash_of(pairs).items()}
+        if expiring and data:
+            data = yield read_command(model, field_name, list(data))
+        found.update({member: entry for member, entry in data.items() if entry is not None})
         if not int(cursor):
             return found
 
@@ -212,7 +243,7 @@ def update_command(instance: Any, field_name: str, signal: Any) -> Command[float
         raise TypeError("signal: expected a number from 0 to 1, got None.")
     try:
         value = float(signal)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"signal: expected a number from 0 to 1, got {signal!r}.") from None
     if not _is_probability(value):
         raise ValueError(f"signal: expected a number from 0 to 1, got {signal!r}.")
@@ -248,6 +279,29 @@ def read_command(model: Any, field_name: str, record_keys: list[str]) -> Command
     return Command(args, parse, READ, key_count=1)
 
 
+def _data_command(instance: Any, field_name: str) -> Command[dict[str, Any]]:
+    """Return the reading of one record's data; that of a record without evidence where there is none."""
+    model = type(instance)
+    start = _start_data(confidence_field(model, field_name).initial_confidence)
+    command = read_command(model, field_name, [instance.pk])
+
+    def parse(reply: list[bytes | None]) -> dict[str, Any]:
+        return command.parse(reply)[instance.pk] or start
+
+    return Command(command.args, parse, READ, key_count=1)
+
+
+def _place_command(field: ConfidenceField, instance: Any) -> Command[str | None]:
+    """Return the reading of where a record's data lies: its occupancy says so (lib_record.lua)."""
+    slot = f"{field.name}#data".encode()
+
+    def parse(blob: bytes | None) -> str | None:
+        entries = [] if blob is None else msgpack.unpackb(blob, raw=True, strict_map_key=False)
+        return next((b":".join([e[2], *e[3]]).decode() for e in entries if e[0] == slot), None)
+
+    return Command(("GET", occupancy_key(instance.pk)), parse)
+
+
 def unpacked(raw: bytes) -> dict[str, Any] | None:
     """Return the data of a companion entry; None where it is corrupt."""
     try:
@@ -272,4 +326,4 @@ def _packed(confidence: float) -> bytes:
 
 
 def _is_probability(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value <= 1
+    return isinstance(value, (int, float)) and 0 <= value <= 1  # NaN is not

@@ -28,9 +28,12 @@ logger = logging.getLogger("popoto.query")
 
 _DECAY = ("popoto.memory", "lib_decay")
 TOP_BY_DECAY = Script(
-    "popoto.memory", "top_by_decay", (_DECAY, ("popoto.memory", "lib_top"), ("popoto.memory", "lib_walk"))
+    "popoto.memory",
+    "top_by_decay",
+    (_DECAY, ("popoto.memory", "lib_top"), ("popoto.memory", "lib_walk")),
+    flags="no-writes",
 )
-DECAY_SCORES = Script("popoto.memory", "decay_scores", (_DECAY,))
+DECAY_SCORES = Script("popoto.memory", "decay_scores", (_DECAY,), flags="no-writes")
 
 SLICE = 4000  # members visited in one call: about 10 ms
 GATHER = 4000  # matches of a filter that are all scored in one call
@@ -157,9 +160,7 @@ def score_command(
         return {key: float(text) for key, text in zip(record_keys, texts, strict=True) if text is not None}
 
     home = model._meta.keys.home
-    return Command(
-        (*record_keys, *home, pack(query)), parse, DECAY_SCORES, key_count=len(record_keys) + len(home)
-    )
+    return Command((*record_keys, *home, pack(query)), parse, DECAY_SCORES, key_count=len(record_keys) + len(home))
 
 
 # -- the parts of top_by_decay ---------------------------------------------------------------------------------------
@@ -195,9 +196,7 @@ def _base_field(model: Any, field: DecayingSortedField, override: str | None) ->
     return override or None
 
 
-def _base_plan(
-    model: Any, field: DecayingSortedField, own: tuple[str, str], override: str | None
-) -> dict[str, Any]:
+def _base_plan(model: Any, field: DecayingSortedField, own: tuple[str, str], override: str | None) -> dict[str, Any]:
     """Return where base scores come from: `base`, `key`, `paired`, `field` of the script's query; `name` of the field."""
     meta = model._meta
     name = _base_field(model, field, override)
@@ -297,4 +296,3 @@ def _instances(model: Any, ranked: Scored, stats: dict[str, int]) -> Generator[A
             instance.__dict__["_decay_score"] = score
             out.append(instance)
     return out
-

@@ -39,6 +39,14 @@ _REFUSED = (
     redis.exceptions.MaxConnectionsError,
 )
 
+_UNREAD = (
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.NoPermissionError,
+    redis.exceptions.BusyLoadingError,
+)
+_UNREAD_CODES = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "NOPERM", "MASTERDOWN", "BUSY")
+
 _ERRORS: dict[str, type[Exception]] = {
     "UNIQUE": ModelException,
     "EXISTS": ModelException,
@@ -160,11 +168,15 @@ def run(command: Command[T], client: Any = None) -> T:
             return command.parse(reply)
         except _BROKEN as error:
             if _hopeless(error):
-                raise
+                raise (_gave_up(command, error) if sent else error) from error
             sent = sent or not _never_sent(error)
             if last:
                 raise (_gave_up(command, error) if sent else error) from error
         except redis.exceptions.ResponseError as error:
+            if sent and command.repeat != "read" and _refused_unread(error):
+                if last:
+                    raise _gave_up(command, error) from error
+                continue
             raise translated(error) from None
     raise AssertionError("unreachable")
 
@@ -188,13 +200,23 @@ async def arun(command: Command[T], client: Any = None) -> T:
             return command.parse(reply)
         except _BROKEN as error:
             if _hopeless(error):
-                raise
+                raise (_gave_up(command, error) if sent else error) from error
             sent = sent or not _never_sent(error)
             if last:
                 raise (_gave_up(command, error) if sent else error) from error
         except redis.exceptions.ResponseError as error:
+            if sent and command.repeat != "read" and _refused_unread(error):
+                if last:
+                    raise _gave_up(command, error) from error
+                continue
             raise translated(error) from None
     raise AssertionError("unreachable")
+
+
+def _refused_unread(error: Exception) -> bool:
+    """Return True where the server refused a repeat before the script could look for its token: that says nothing
+    about the first try."""
+    return isinstance(error, _UNREAD) or str(error).partition(" ")[0] in _UNREAD_CODES
 
 
 def _never_sent(error: Exception) -> bool:

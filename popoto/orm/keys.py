@@ -63,7 +63,10 @@ def index_text(value: Any) -> str:
     if isinstance(value, float):
         return repr(value + 0.0)
     if isinstance(value, datetime) and value.tzinfo is not None:
-        return str(value.astimezone(timezone.utc))
+        try:
+            return str(value.astimezone(timezone.utc))
+        except OverflowError:  # in UTC it lies outside the years 1 to 9999
+            return f"{value.replace(tzinfo=None)} - {value.utcoffset()}"
     if isinstance(value, time) and value.tzinfo is not None:
         since_midnight = timedelta(0, (value.hour * 60 + value.minute) * 60 + value.second, value.microsecond)
         return f"{(since_midnight - (value.utcoffset() or timedelta(0))) // timedelta(microseconds=1)}us"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from popoto.orm.options import ModelOptions
 
 COMMIT = Script("popoto.orm", "commit", with_kinds=True)
-REMOVE = Script("popoto.orm", "remove", with_kinds=True)
+REMOVE = Script("popoto.orm", "remove", with_kinds=True, flags="allow-oom")
 
 # cmsgpack reads no bin type: bytes and str both travel as raw strings
 pack = partial(msgpack.packb, use_bin_type=False)

@@ -31,15 +31,23 @@ class Script:
         fragments: (package, name) of fragments that go before it. A line `LIB_X` in the file is replaced by the
             ORM's fragment `lib_x`.
         with_kinds: True puts lib_record and every registered entry kind before it.
+        flags: "no-writes" for a script that only reads: it then also runs on a replica and on a full server.
+            "allow-oom" for one that frees memory.
     """
 
     _all: ClassVar[list[Script]] = []
 
     def __init__(
-        self, package: str, name: str, fragments: tuple[tuple[str, str], ...] = (), with_kinds: bool = False
+        self,
+        package: str,
+        name: str,
+        fragments: tuple[tuple[str, str], ...] = (),
+        with_kinds: bool = False,
+        flags: str = "",
     ) -> None:
         self.package, self.name = package, name
         self._fragments, self._with_kinds = fragments, with_kinds
+        self._first_line = f"#!lua flags={flags}\n" if flags else "#!lua\n"
         Script._all.append(self)
 
     @cached_property
@@ -49,7 +57,7 @@ class Script:
             pieces = [("popoto.orm", "lib_record"), *_kinds, *pieces]
         body = read_lua(self.package, self.name)
         body = _FRAGMENT.sub(lambda match: read_lua("popoto.orm", f"lib_{match.group(1).lower()}"), body)
-        return "#!lua\n" + _strip("\n".join([*(read_lua(*piece) for piece in pieces), body]))
+        return self._first_line + _strip("\n".join([*(read_lua(*piece) for piece in pieces), body]))
 
     @cached_property
     def sha(self) -> str:

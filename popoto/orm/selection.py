@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("popoto.query")
 
-SELECT = Script("popoto.orm", "select")
+SELECT = Script("popoto.orm", "select", flags="no-writes")
 GATHER = 4000  # matches that are collected and sorted in one call: about 10 ms
 SLICE = 10_000  # members visited in one call
 ROWS = 2000  # records read in one call: about 8 ms

@@ -123,7 +123,7 @@ class ContextAssembler:
 
         Args:
             query_cues: what it is about, name -> text; without cues nothing is pulled.
-            agent_id: added to the filters, where the model has that field.
+            agent_id: added to the filters as the field `agent_id`.
             partition_filters: filters of the store, e.g. {"agent_id": "a"}; no other record is ever considered.
         Raises: QueryException: a partition without a filter, an unknown filter.
         """
@@ -146,7 +146,12 @@ class ContextAssembler:
         if assess_quality:
             raise ModelException("assess_quality=True: this version has no RetrievalQuality yet.")
         filters = dict(partition_filters or {})
-        if agent_id is not None and "agent_id" in self.model_class._meta.fields:
+        if agent_id is not None:
+            if "agent_id" not in self.model_class._meta.fields:
+                raise QueryException(
+                    f"assemble(agent_id=...): {self.model_class.__name__} has no field agent_id, so other agents' "
+                    "records could not be left out. Use partition_filters with the field that names the agent."
+                )
             filters["agent_id"] = agent_id
         builder = self.model_class.query.filter(**filters)
         scores: Scores = {}

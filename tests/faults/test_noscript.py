@@ -6,13 +6,15 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import redis
 
 from popoto import redis_db
+from popoto.memory.confidence import ConfidenceField
 from tests.faults.conftest import Way, number
-from tests.faults.models import FaultItem, FaultTicket
+from tests.faults.models import FaultItem, FaultTicket, SharedMemory
 
 
 @contextmanager
@@ -52,6 +54,35 @@ def test_each_single_call_finds_its_script_gone(way: Way, server: redis.Redis) -
     ticket = forgotten(lambda: way(FaultTicket.create, seat="1"))
     assert FaultTicket.query.all() == [ticket]
     assert number(server, "saves") == 3  # an update of another field runs no hook
+
+
+def test_each_call_of_a_memory_field_finds_its_script_gone(way: Way, server: redis.Redis) -> None:
+    def forgotten(*call: Any) -> Any:
+        server.script_flush()
+        return way(*call)
+
+    memory = SharedMemory.create(name="a", topic="x", text="a bridge of stone", weight=2.0)
+    assert forgotten(memory.touch, "relevance") == memory.relevance
+    assert forgotten(ConfidenceField.update_confidence, memory, "certainty", 1.0) == 1.0
+    server.script_flush()
+    assert ConfidenceField.get_confidence(memory, "certainty") == 1.0
+    assert forgotten(SharedMemory.query.filter(topic="x").top_by_decay, "relevance") == [memory]
+    assert forgotten(SharedMemory.query.keyword_search, "bridge") == [memory]
+    assert forgotten(SharedMemory.query.filter(topic="x").keyword_search, "stone") == [memory]
+
+
+@pytest.mark.parametrize("transaction", [True, False])
+def test_a_touch_in_a_pipeline_finds_its_script_gone(server: redis.Redis, transaction: bool) -> None:
+    memory = SharedMemory.create(name="a", topic="x")
+    pipeline = redis_db.get_REDIS_DB().pipeline(transaction=transaction)
+    memory.touch("relevance", pipeline=pipeline)
+    memory.save(pipeline=pipeline, update_fields=["text"])
+    memory.touch("relevance", pipeline=pipeline)
+    server.script_flush()
+
+    pipeline.execute()
+
+    assert SharedMemory.load(name="a").relevance == memory.relevance  # type: ignore[union-attr]
 
 
 def test_scripts_vanish_while_single_calls_run(way: Way, server: redis.Redis) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import random
+import signal
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -148,6 +152,65 @@ def test_tokens_of_many_threads_are_unique(server: redis.Redis) -> None:
     assert len(server.keys("$Token:*")) == 800
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_after_a_fork_both_sides_write_what_is_theirs(server: redis.Redis) -> None:
+    """Neither a connection nor the count of the tokens is shared."""
+    SharedRecord(name="before").save()
+    child = os.fork()
+    mine = "child" if child == 0 else "parent"
+    try:
+        for i in range(100):
+            record = SharedRecord(name=f"{mine}{i}", rank=i, status=mine)
+            assert record.save() == 6
+            assert SharedRecord.load(name=record.name) == record
+    finally:
+        if child == 0:
+            os._exit(1 if sys.exc_info()[0] else 0)
+
+    assert os.waitpid(child, 0)[1] == 0
+    assert [SharedRecord.query.count(status=side) for side in ("child", "parent")] == [100, 100]
+    assert len(server.keys("$Token:*")) == 201
+    indexes_agree(SharedRecord)
+
+
+class Interrupt(BaseException):
+    """What a signal handler raises, as Ctrl-C does."""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no interval timer")
+def test_an_interrupt_at_any_moment_mixes_up_no_reply(server: redis.Redis) -> None:
+    """The call that it hits has happened or not; the next ones get their own replies."""
+
+    def interrupt(*_: Any) -> None:
+        raise Interrupt
+
+    rng = random.Random(7)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    hits = 0
+    try:
+        for i in range(400):
+            record = SharedRecord(name=f"n{i}", rank=i)
+            try:
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.00002, 0.0006))
+                for _ in range(3):
+                    record.save()
+                    SharedRecord.load(name=record.name)
+                    SharedRecord.query.count(name=record.name)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Interrupt:
+                hits += 1
+            assert SharedRecord(name=f"after{i}", rank=i).save() == 6
+            loaded = SharedRecord.load(name=f"after{i}")
+            assert loaded is not None and loaded.rank == i
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+    assert hits > 50
+    indexes_agree(SharedRecord)
+
+
 # -- a record that expired, and its key used again -------------------------------------------------------------------
 
 
@@ -179,6 +242,25 @@ def test_a_record_saved_anew_over_an_expired_one_leaves_no_trace_of_it(server: r
     expire_now(server, SharedRecord(name="goal", status="old", handle="@old", rank=1))
 
     SharedRecord.create(name="goal", status="young", rank=2)
+
+    assert SharedRecord.query.filter(status="old").count() == 0
+    indexes_agree(SharedRecord)
+
+
+def test_a_record_with_a_ttl_is_forgotten_under_the_key_it_moved_to(server: redis.Redis) -> None:
+    """It is the only one that expires: the list of those is empty while it moves."""
+    record = SharedRecord(name="from", status="old", handle="@old")
+    record._ttl = 0.05
+    record.save()
+    record.name = "goal"
+    del record.__dict__["_ttl"]
+    record.save(migrate_key=True)
+    assert server.pttl("SharedRecord:goal") > 0
+
+    while server.exists("SharedRecord:goal"):
+        pass
+    assert SharedRecord.query.count() == 0
+    SharedRecord.create(name="other", status="young")
 
     assert SharedRecord.query.filter(status="old").count() == 0
     indexes_agree(SharedRecord)

@@ -108,7 +108,7 @@ ACCEPTED: list[tuple[type, Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("type_", "given", "expected"), ACCEPTED, ids=repr)
+@pytest.mark.parametrize(("type_", "given", "expected"), ACCEPTED, ids=lambda v: repr(v).split(" at 0x")[0])
 def test_a_lossless_value_becomes_the_exact_type(type_: type, given: Any, expected: Any) -> None:
     value = coercer_for(type_)(given)
     assert value == expected

@@ -320,7 +320,9 @@ def test_an_inherited_order_that_names_a_dropped_field_is_refused():
 
 
 def test_sorted_partitions_of_a_subclass_see_its_own_fields(server):
-    parent = define("DefinitionParent", name=KeyField(), team=Field(), score=SortedField(partition_by="team", default=0))
+    parent = define(
+        "DefinitionParent", name=KeyField(), team=Field(), score=SortedField(partition_by="team", default=0)
+    )
     child = define("DefinitionChild", (parent,), team=IntField())
     record = child.create(name="x", team=5, score=2)
     assert child.query.filter(team="5", score__gt=1) == [record]

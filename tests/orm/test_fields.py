@@ -687,6 +687,36 @@ def test_aware_datetimes_compare_by_their_instant(server, year):
     assert model.query.filter(at__gte=datetime(year, 1, 1)) == [record], "naive counts as UTC"
 
 
+@pytest.mark.parametrize("more", [[], [datetime(9999, 12, 31, 23, 59, 59, 999998)]], ids=["plain", "sharing"])
+def test_naive_and_aware_datetimes_have_one_order(server, more):
+    model = model_of(team=Field(), at=SortedField(type=datetime), part=SortedField(type=datetime, partition_by="team"))
+    values = [datetime(2024, 1, 1), datetime(2024, 1, 2, tzinfo=UTC), datetime(2024, 1, 3), *more]
+    for number, value in enumerate(values):
+        model.create(key=str(9 - number), at=value, part=value)
+    assert [record.at for record in model.query.order_by("at")] == values
+    assert [record.at for record in model.query.order_by("-at").limit(2)] == values[::-1][:2]
+    assert [record.at for record in model.query.order_by("part")] == values, "over all partitions"
+    assert [record.at for record in model.query.filter(at__gte=values[1])] == values[1:]
+
+
+@pytest.mark.parametrize("field_class", [KeyField, IndexedField, SortedField], ids=lambda c: c.__name__)
+@pytest.mark.parametrize("moment", [datetime.max, datetime.min], ids=["last", "first"])
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_moment_beyond_the_years_of_utc_is_stored_and_found(server, field_class, moment, hours):
+    model = model_of(value=field_class(type=datetime))
+    at = moment.replace(tzinfo=timezone(timedelta(hours=hours)))
+    record = model.create(key="k", value=at)
+    assert model.query.filter(value=at) == [record]
+    assert model.query.get(key="k").value == at
+    record.delete()
+    assert [key for key in server.scan_iter() if not key.startswith(b"$Token:")] == []
+
+
+def test_a_partition_is_made_of_values_that_print_alike_in_every_process(server):
+    with pytest.raises(ModelException, match="partition_by"):
+        model_of(tags=SetField(), score=SortedField(partition_by="tags"))
+
+
 # -- partitions -------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from popoto import redis_db
 from popoto.exceptions import KeyMutationError, ModelException
@@ -131,7 +138,11 @@ def meant(table: dict[bytes, dict[str, Any]], filters: dict[str, Any], order: st
         if all(holds(row[split(parameter)[0]], split(parameter)[1], wanted) for parameter, wanted in filters.items())
     ]
     if order is None:
-        ranged = [n for n, lookup in map(split, filters) if n in RANGES and lookup in ("", "gt", "gte", "lt", "lte", "between")]
+        ranged = [
+            n
+            for n, lookup in map(split, filters)
+            if n in RANGES and lookup in ("", "gt", "gte", "lt", "lte", "between")
+        ]
         order = ranged[0] if ranged else None
     if order is None:
         return sorted(found)
@@ -153,7 +164,9 @@ def conditions(draw: Any) -> dict[str, Any]:
     name = draw(st.sampled_from(list(VALUES)))
     values = VALUES[name]
     if name in RANGES:
-        lookup = draw(st.sampled_from(["", "gt", "gte", "lt", "lte", "between"] + (["in", "isnull"] if name == "number" else [])))
+        lookup = draw(
+            st.sampled_from(["", "gt", "gte", "lt", "lte", "between"] + (["in", "isnull"] if name == "number" else []))
+        )
         if lookup == "in":
             return {"number__in": draw(st.lists(small, max_size=4))}
         if lookup == "isnull":
@@ -224,7 +237,9 @@ def compare(stored: dict[bytes, dict[str, Any]], question: dict[str, Any], model
         assert limited.values(*values).all() == [{name: stored[key][name] for name in values} for key in wanted]
 
 
-@settings(deadline=None, max_examples=130, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(table=tables, asked=st.lists(questions(), min_size=3, max_size=8))
 def test_a_query_gives_what_a_list_comprehension_gives(server, sizes, table, asked):
     server.flushall()
@@ -234,10 +249,12 @@ def test_a_query_gives_what_a_list_comprehension_gives(server, sizes, table, ask
         compare(stored, question)
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     table=st.lists(
-        st.fixed_dictionaries({"color": colors, "weight": floats, "team": st.none() | st.sampled_from(["red", "blue"])}),
+        st.fixed_dictionaries(
+            {"color": colors, "weight": floats, "team": st.none() | st.sampled_from(["red", "blue"])}
+        ),
         max_size=12,
     ),
     data=st.data(),
@@ -271,7 +288,13 @@ def test_a_query_on_auto_keys_gives_what_a_list_comprehension_gives(server, size
         )
         order = data.draw(st.sampled_from([None, "weight", "-weight", "color", "-team", "_auto_key"]))
         limit = data.draw(st.none() | st.integers(0, 5))
-        question = {"filters": {**auto, **other}, "order": order, "limit": limit, "start": 1, "values": ("color", "team")}
+        question = {
+            "filters": {**auto, **other},
+            "order": order,
+            "limit": limit,
+            "start": 1,
+            "values": ("color", "team"),
+        }
         compare(stored, question, PropertyAuto)
 
 
@@ -385,7 +408,10 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def the_database_is_what_the_dict_says(self) -> None:
-        found = {record.pk: {n: getattr(record, n) for n in ("shelf", "number", *NAMES)} for record in PropertyLife.query.all()}
+        found = {
+            record.pk: {n: getattr(record, n) for n in ("shelf", "number", *NAMES)}
+            for record in PropertyLife.query.all()
+        }
         assert found == self.stored
         indexes_agree(PropertyLife)
         for color in (None, "a", "a:b"):
@@ -399,10 +425,17 @@ class Life(RuleBasedStateMachine):
             ]
             assert [record.pk for record in PropertyLife.query.filter(team=team, color="a", rank__gt=0)] == wanted
         for serial in (1, 2):
-            assert PropertyLife.query.count(serial=serial) == sum(row["serial"] == serial for row in self.stored.values()) <= 1
+            assert (
+                PropertyLife.query.count(serial=serial)
+                == sum(row["serial"] == serial for row in self.stored.values())
+                <= 1
+            )
 
 
 def test_whatever_stale_instances_do_the_indexes_stay_right(server):
     run_state_machine_as_test(
-        Life, settings=settings(deadline=None, max_examples=40, stateful_step_count=25, suppress_health_check=list(HealthCheck))
+        Life,
+        settings=settings(
+            deadline=None, max_examples=50, stateful_step_count=25, suppress_health_check=list(HealthCheck)
+        ),
     )

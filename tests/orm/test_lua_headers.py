@@ -66,7 +66,9 @@ def test_the_header_names_exactly_the_keys_and_arguments_that_the_body_reads(pat
         assert sorted(described) == list(range(1, len(described) + 1)), f"{kind} are described from 1 on, none left out"
         assert read <= set(described), f"{kind} that the body reads and the header does not name"
         for place in set(described) - read:
-            assert computed or (kind == "KEYS" and DECLARED_ONLY.search(described[place])), f"{kind}[{place}] is not read"
+            assert computed or (kind == "KEYS" and DECLARED_ONLY.search(described[place])), (
+                f"{kind}[{place}] is not read"
+            )
 
 
 @pytest.mark.parametrize("path", OPERATIONS, ids=name_of)

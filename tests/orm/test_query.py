@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import date, datetime
 from decimal import Decimal
 
@@ -235,7 +236,7 @@ def test_a_builder_runs_when_it_is_first_looked_at_and_once(cities, round_trips)
             assert len(builder) == 3
             assert builder[0].name == "Ulm" and builder[-1].name == "Köln"
             assert names(builder[0:2]) == ["Ulm", "Bonn"]
-            assert builder and builder[0] in builder and list(reversed(builder))[0].name == "Köln"
+            assert builder and builder[0] in builder and next(reversed(builder)).name == "Köln"
             assert names(builder.all()) == names(builder) == ["Ulm", "Bonn", "Köln"]
             assert builder == list(builder) and builder.index(builder[1]) == 1
             assert builder.first().name == "Ulm" and builder.last().name == "Köln"
@@ -354,7 +355,9 @@ def test_order_by_a_field_puts_none_first_and_descending_is_the_exact_reversal(c
         assert names(cities.order_by(name).limit(3)) == up[:3]
         assert names(cities.order_by("-" + name).limit(3)) == down[:3]
     assert names(cities.order_by("height")) == ["Bergen", "Atlantis", "Oslo", "Köln", "Bonn", "Ulm"]
-    assert names(cities.order_by("coastal")) == ["Bonn", "Köln", "Ulm", "Atlantis", "Bergen", "Oslo"], "equal ones by key"
+    assert names(cities.order_by("coastal")) == ["Bonn", "Köln", "Ulm", "Atlantis", "Bergen", "Oslo"], (
+        "equal ones by key"
+    )
 
 
 def test_order_by_a_numeric_key_is_numeric_before_it_is_cut(server):
@@ -374,7 +377,11 @@ def test_order_by_what_cannot_be_compared_is_a_query_exception(cities):
 
 @pytest.mark.parametrize("wrong", ["nobody", "-nobody", "--name", "", "name,country", 5, ["name"]], ids=repr)
 def test_order_by_names_a_field(server, wrong):
-    for ask in (QueryCity.query.order_by, lambda w: QueryCity.query.filter(order_by=w), lambda w: QueryCity.query.all(order_by=w)):
+    for ask in (
+        QueryCity.query.order_by,
+        lambda w: QueryCity.query.filter(order_by=w),
+        lambda w: QueryCity.query.all(order_by=w),
+    ):
         with pytest.raises(QueryException, match=r"no such field.*name, country"):
             ask(wrong)
 
@@ -389,7 +396,9 @@ def test_a_limit_counts_results_and_zero_means_none_of_them(cities):
     assert cities.filter(country="de").limit(1).count() == 3, "count() does not look at the limit"
 
 
-@pytest.mark.parametrize(("wrong", "error"), [(-1, QueryException), ("5", TypeError), (1.0, TypeError), (True, TypeError)])
+@pytest.mark.parametrize(
+    ("wrong", "error"), [(-1, QueryException), ("5", TypeError), (1.0, TypeError), (True, TypeError)]
+)
 def test_a_limit_is_a_whole_number_from_zero(server, wrong, error):
     with pytest.raises(error, match="limit"):
         QueryCity.query.limit(wrong)
@@ -579,7 +588,17 @@ def test_a_query_writes_nothing(cities, server):
     cities.filter(country="de", name__contains="n").order_by("mayor").all()
     cities.filter(people__gt=5).limit(2).all()
     used = {name.removeprefix("cmdstat_").partition("|")[0] for name in server.info("commandstats")}
-    assert not used & {"set", "zadd", "sadd", "del", "expire", "zunionstore", "zinterstore", "sinterstore", "sunionstore"}
+    assert not used & {
+        "set",
+        "zadd",
+        "sadd",
+        "del",
+        "expire",
+        "zunionstore",
+        "zinterstore",
+        "sinterstore",
+        "sunionstore",
+    }
 
 
 def test_count_of_everything_is_the_size_of_the_class_set(cities, server):
@@ -605,7 +624,9 @@ def many(shared_server):
     for start in range(0, 5000, 1000):
         pipeline = client.pipeline(transaction=False)
         for number in range(start, start + 1000):
-            QueryLarge(number=number, half=number % 2 == 0, third=number // 3, note=str(number % 7)).save(pipeline=pipeline)
+            QueryLarge(number=number, half=number % 2 == 0, third=number // 3, note=str(number % 7)).save(
+                pipeline=pipeline
+            )
         pipeline.execute()
     return QueryLarge.query
 
@@ -621,7 +642,9 @@ class TestLargeResults:
         by_third = sorted(NUMBERS, key=lambda n: (n // 3, f"QueryLarge:{n}"))
         assert [r.number for r in many.order_by("third")] == by_third
         assert [r.number for r in many.order_by("-third")] == by_third[::-1]
-        assert [r.number for r in many.filter(third__gte=100, half=True)] == [n for n in by_third if n >= 300 and n % 2 == 0]
+        assert [r.number for r in many.filter(third__gte=100, half=True)] == [
+            n for n in by_third if n >= 300 and n % 2 == 0
+        ]
         assert [r.number for r in many.order_by("-number").limit(3)] == [4999, 4998, 4997]
 
     def test_come_in_slices(self, many, round_trips):
@@ -741,6 +764,26 @@ def test_the_async_forms_give_the_same(cities):
         cities.filter(country="de").order_by("mayor").all(),
         3,
     ]
+
+
+def test_queries_in_threads_do_not_meet(cities):
+    wrong = []
+
+    def ask(country, mayor):
+        for _ in range(40):
+            if names(cities.filter(country=country, mayor=mayor, people__gte=0)) != names(by_hand(country, mayor)):
+                wrong.append((country, mayor))
+
+    def by_hand(country, mayor):
+        return [c for c in everyone if c.country == country and c.mayor == mayor]
+
+    everyone = cities.order_by("people").all()
+    threads = [threading.Thread(target=ask, args=pair) for pair in [("de", "Katja"), ("no", "Anne"), ("de", None)]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
 
 
 def test_a_float_filter_on_a_decimal_field_compares_by_value(server):

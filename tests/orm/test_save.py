@@ -520,7 +520,13 @@ def test_a_migrated_record_takes_everything_along(server, load, update_fields):
     assert record.pk == "SaveBook:A:Persuasion"
     assert SaveBook.query.get(title="Emma", shelf="A") is None
     (loaded,) = SaveBook.query.all()
-    assert (loaded.title, loaded.tags, loaded.pages, loaded.author, loaded.isbn) == ("Persuasion", ["a"], 7, "Austen", "1")
+    assert (loaded.title, loaded.tags, loaded.pages, loaded.author, loaded.isbn) == (
+        "Persuasion",
+        ["a"],
+        7,
+        "Austen",
+        "1",
+    )
     assert loaded.price == (1.0 if update_fields == ["title"] else 2.0)
     assert SaveBook.query.filter(title="Emma") == []
     assert SaveBook.query.filter(title="Persuasion", isbn="1", genre="novel", author="Austen", rank=3) == [record]
@@ -629,7 +635,7 @@ def test_a_refusal_in_a_pipeline_is_the_reply_of_its_command_and_of_no_other(ser
     pipeline = server.pipeline()
     for title, isbn in [("a", "1"), ("b", "1"), ("c", "2")]:
         book(title=title, isbn=isbn).save(pipeline=pipeline)
-    first, second, third = pipeline.execute(raise_on_error=False)
+    _, second, _ = pipeline.execute(raise_on_error=False)
     assert isinstance(second, redis.ResponseError) and "already exists" in str(second)
     assert [record.title for record in SaveBook.query.all()] == ["a", "c"]
     indexes_agree(SaveBook)
@@ -1037,7 +1043,9 @@ def test_the_async_forms_do_the_same(server):
         with pytest.raises(ModelException, match="already exists"):
             await SaveBook.async_create(title="x", shelf="y", isbn="1")
         indexes_agree(SaveBook)
-        assert (await asyncio.gather(*(SaveBook.async_create(title=str(n), shelf="s") for n in range(50))))[7].title == "7"
+        assert (await asyncio.gather(*(SaveBook.async_create(title=str(n), shelf="s") for n in range(50))))[
+            7
+        ].title == "7"
         assert await SaveBook.query.async_count() == 51
         assert await record.async_delete() is True
         assert await record.async_delete() is False

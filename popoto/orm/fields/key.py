@@ -44,6 +44,8 @@ class UniqueKeyField(KeyField):
 class AutoKeyField(KeyField):
     """A key that each new instance makes for itself: hex digits of a random UUID (version 4, from the OS).
 
+    A text of your own may be given instead.
+
     It keeps no index set: an exact filter computes the key. A save of a new instance never overwrites a record.
 
     Args:
@@ -67,15 +69,6 @@ class AutoKeyField(KeyField):
 
     def default_value(self) -> Any:
         return self.get_new_auto_key_value()
-
-    def coerce(self, value: Any) -> Any:
-        value = super().coerce(value)
-        if value is not None and len(value) != self.auto_uuid_length:
-            raise ModelException(
-                f"{self._label()}: expected {self.auto_uuid_length} characters, got {value!r}. "
-                "Leave it out to have one made, or use a KeyField for keys of your own."
-            )
-        return value
 
     def slots(self) -> list[Slot]:
         return []

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from popoto.exceptions import ModelException, QueryException
 from popoto.orm.fields.base import Condition, Field
+from popoto.orm.fields.indexed import SCALAR_TYPES
 from popoto.orm.fields.key import KeyField
 from popoto.orm.keys import ModelKeys, index_part, shared_key
 from popoto.orm.slots import Made, Slot
@@ -265,6 +266,11 @@ def require_fields(field: Field, model: Any, option: str, names: tuple[str, ...]
             raise ModelException(
                 f"{field._label()} of {model.__name__}: {option}= names '{name}', which is no field of the model. "
                 f"Fields: {', '.join(model._meta.fields)}."
+            )
+        if option == "partition_by" and model._meta.fields[name].type not in SCALAR_TYPES:
+            raise ModelException(
+                f"{field._label()} of {model.__name__}: partition_by= names '{name}', whose type "
+                f"{model._meta.fields[name].type.__name__} has no one text; use a number, text, bool or date."
             )
 
 

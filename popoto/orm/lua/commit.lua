@@ -99,7 +99,7 @@ local keys = {}
 for i = 1, count do
   local e = entries[i]
   keys[i] = entry_key(e)
-  refusal = kinds[e[2]].probe(e, keys[i]) or kinds[e[2]].check(e, keys[i], rk, old_rk, payloads[i])
+  refusal = kinds[e[2]].probe(e, keys[i]) or kinds[e[2]].check(e, keys[i], rk, old_rk, payloads[i], unchanged and e or old_of[e[1]])
   if refusal then return redis.error_reply(refusal) end
 end
 local leaving = stored
@@ -138,7 +138,7 @@ redis.call('SADD', home.class, rk)
 redis.call('ZADD', home.order, 0, rk)
 for i = 1, count do
   local e, key = entries[i], keys[i]
-  local old = old_of[e[1]]
+  local old = unchanged and e or old_of[e[1]]
   if old and old[2] ~= e[2] then
     kinds[old[2]].drop(old, entry_key(old), old_rk)
     old = nil

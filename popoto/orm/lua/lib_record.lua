@@ -10,7 +10,7 @@
 --   kept   what removal needs beyond that (false when nothing)
 --
 -- A kind is a table of functions; `e` is an entry, `key` its index key, `rk` the member that stands for the record:
---   check(e, key, rk, old_rk, payload)   a sentence when the entry may not be written (before the first write), or nil
+--   check(e, key, rk, old_rk, payload, old)   a sentence when the entry may not be written (before the first write), or nil
 --   put(e, key, rk, payload, old, old_key, old_rk)   write it. payload = nil: keep what `old`, the stored entry of the
 --                                        same slot, has (it may lie in another key and under another member)
 --   drop(e, key, rk)                     remove it
