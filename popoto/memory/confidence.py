@@ -13,7 +13,7 @@ ordered set of the confidences stands beside it for ranking.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgpack
 
@@ -24,7 +24,11 @@ from popoto.orm.fields.base import Field
 from popoto.orm.fields.sorted import partition_names, require_fields
 from popoto.orm.keys import ModelKeys, index_part, occupancy_key
 from popoto.orm.scripts import Script, register_kind
+from popoto.orm.selection import Order, Selection
 from popoto.orm.slots import Made, Slot
+
+if TYPE_CHECKING:
+    from popoto.orm.builder import QueryBuilder
 
 register_kind("popoto.memory", "kind_confidence")
 UPDATE = Script("popoto.memory", "update_confidence", with_kinds=True)
@@ -90,9 +94,18 @@ class ConfidenceField(Field):
 
     def coerce(self, value: Any) -> Any:
         value = super().coerce(value)
-        if value is not None and not _is_probability(value):
-            raise ModelException(f"{self._label()}: a confidence is a number from 0 to 1, got {value!r}.")
+        self.is_valid(self, value)
         return value
+
+    @classmethod
+    def is_valid(cls, field: Field, value: Any, null_check: bool = True, **kwargs: Any) -> bool:
+        """Return True.
+
+        Raises: ModelException: the value is no confidence.
+        """
+        if value is not None and not _is_probability(value):
+            raise ModelException(f"{field._label()}: a confidence is a number from 0 to 1, got {value!r}.")
+        return True
 
     def _data_key(self, keys: ModelKeys, parts: list[str]) -> str:
         return ":".join([keys.base(self.field_class_key, f"{self.name}:data"), *parts])
@@ -121,15 +134,6 @@ class ConfidenceField(Field):
                 f"{', '.join(missing)}."
             )
         return self._data_key(model_class._meta.keys, [index_part(partition_values[p]) for p in self.partition_by])
-
-    def get_rank_key_from_values(self, model_class: Any, field_name: str, **partition_values: Any) -> str:
-        """Return the ordered set of a partition's confidences (lua/kind_confidence.lua).
-
-        Raises: QueryException: a partition field has no value.
-        """
-        data = self.get_data_hash_key_from_values(model_class, field_name, **partition_values)
-        base = self._data_key(model_class._meta.keys, [])
-        return f"{base}::rank{data.removeprefix(base)}"
 
     # -- evidence -----------------------------------------------------------------------------------------------------
 
@@ -232,6 +236,28 @@ def confidence_field(model: Any, field_name: str) -> ConfidenceField:
             f"{model.__name__}.{field_name} is no ConfidenceField. ConfidenceFields: {', '.join(have) or 'none'}."
         )
     return field
+
+
+def most_believed_steps(builder: QueryBuilder, field_name: str, n: int) -> Generator[Any, Any, list[str]]:
+    """Return the keys of the n records that are believed most, best first, equal ones by descending key; exact.
+
+    Args:
+        builder: its filters decide who takes part; exact ones for the field's partition are required.
+    Raises: TypeError: no such field. QueryException: a partition without a filter.
+    """
+    model = builder.model_class
+    field, meta = confidence_field(model, field_name), model._meta
+    given = builder._filters
+    missing = [name for name in field.partition_by if name not in given]
+    if missing:
+        raise QueryException(
+            f"'{field_name}' is partitioned by {', '.join(field.partition_by)}: add an exact filter for "
+            f"{', '.join(missing)}, e.g. filter({missing[0]}=...)."
+        )
+    parts = [index_part(meta.fields[name].filter_value(given[name])) for name in field.partition_by]
+    ranked = ":".join([f"{field._data_key(meta.keys, [])}::rank", *parts])
+    selection = Selection(model, meta.keys, builder.compiled(), Order(ranked, descending=True), 0, n)
+    return (yield from selection.record_keys())
 
 
 def update_command(instance: Any, field_name: str, signal: Any) -> Command[float]:

@@ -26,27 +26,12 @@ from popoto import redis_db
 from popoto.exceptions import ModelException, QueryException, UnknownOutcomeError
 from popoto.orm import keys
 from popoto.orm.scripts import Script, evalsha_or_source
+from popoto.orm.wire import BROKEN, call, hopeless, never_sent, refused_unread
 
 T = TypeVar("T")
 Steps = Generator["Command[Any] | list[Command[Any]]", Any, T]
 
 _PAUSES_S = (0.0, 0.05, 0.2, 0.5, 1.0)  # before each repeat; together far below the minute that a token lives
-_BROKEN = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
-# redis-py counts these among connection errors, but the server (or the pool) has answered: no use to repeat
-_REFUSED = (
-    redis.exceptions.AuthenticationError,
-    redis.exceptions.AuthorizationError,
-    redis.exceptions.MaxConnectionsError,
-)
-
-_UNREAD = (
-    redis.exceptions.OutOfMemoryError,
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.NoPermissionError,
-    redis.exceptions.BusyLoadingError,
-)
-_UNREAD_CODES = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "NOPERM", "MASTERDOWN", "BUSY")
-
 _ERRORS: dict[str, type[Exception]] = {
     "UNIQUE": ModelException,
     "EXISTS": ModelException,
@@ -128,23 +113,6 @@ def _gave_up(command: Command[Any], error: Exception) -> Exception:
     )
 
 
-def _call(client: Any, *args: Any) -> Any:
-    """Send one command and return the raw reply.
-
-    `client.execute_command` without its metrics and reply callbacks, which cost a third of a round trip on loopback.
-    """
-    pool = client.connection_pool
-    connection = pool.get_connection()
-    try:
-        connection.send_command(*args)
-        return connection.read_response()
-    except _BROKEN:
-        connection.disconnect()
-        raise
-    finally:
-        pool.release(connection)
-
-
 def run(command: Command[T], client: Any = None) -> T:
     """Run one command and return its parsed reply.
 
@@ -160,20 +128,20 @@ def run(command: Command[T], client: Any = None) -> T:
             time.sleep(pause)
         try:
             if script is None:
-                return command.parse(_call(client, *args))
+                return command.parse(call(client, *args))
             try:
-                reply = _call(client, "EVALSHA", script.sha, command.key_count, *args)
+                reply = call(client, "EVALSHA", script.sha, command.key_count, *args)
             except redis.exceptions.NoScriptError:
-                reply = _call(client, "EVAL", script.source, command.key_count, *args)
+                reply = call(client, "EVAL", script.source, command.key_count, *args)
             return command.parse(reply)
-        except _BROKEN as error:
-            if _hopeless(error):
+        except BROKEN as error:
+            if hopeless(error):
                 raise (_gave_up(command, error) if sent else error) from error
-            sent = sent or not _never_sent(error)
+            sent = sent or not never_sent(error)
             if last:
                 raise (_gave_up(command, error) if sent else error) from error
         except redis.exceptions.ResponseError as error:
-            if sent and command.repeat != "read" and _refused_unread(error):
+            if sent and command.repeat != "read" and refused_unread(error):
                 if last:
                     raise _gave_up(command, error) from error
                 continue
@@ -198,40 +166,19 @@ async def arun(command: Command[T], client: Any = None) -> T:
             except redis.exceptions.NoScriptError:
                 reply = await client.execute_command("EVAL", script.source, command.key_count, *args)
             return command.parse(reply)
-        except _BROKEN as error:
-            if _hopeless(error):
+        except BROKEN as error:
+            if hopeless(error):
                 raise (_gave_up(command, error) if sent else error) from error
-            sent = sent or not _never_sent(error)
+            sent = sent or not never_sent(error)
             if last:
                 raise (_gave_up(command, error) if sent else error) from error
         except redis.exceptions.ResponseError as error:
-            if sent and command.repeat != "read" and _refused_unread(error):
+            if sent and command.repeat != "read" and refused_unread(error):
                 if last:
                     raise _gave_up(command, error) from error
                 continue
             raise translated(error) from None
     raise AssertionError("unreachable")
-
-
-def _refused_unread(error: Exception) -> bool:
-    """Return True where the server refused a repeat before the script could look for its token: that says nothing
-    about the first try."""
-    return isinstance(error, _UNREAD) or str(error).partition(" ")[0] in _UNREAD_CODES
-
-
-def _never_sent(error: Exception) -> bool:
-    """A connection that could not be made has carried nothing; a server that still loads has run nothing."""
-    text = str(error)
-    return (
-        isinstance(error, redis.exceptions.BusyLoadingError)
-        or (text.startswith("Error ") and "connecting to" in text)
-        or text.startswith("Timeout connecting")
-    )
-
-
-def _hopeless(error: Exception) -> bool:
-    """Return True where a repeat cannot help: a refusal, or a pool that has already waited for a free connection."""
-    return isinstance(error, _REFUSED) or str(error).startswith("No connection available")
 
 
 def hash_of(reply: Any) -> dict[bytes, bytes]:
@@ -278,8 +225,8 @@ def run_reads(commands: Sequence[Command[Any]], client: Any = None) -> list[Any]
             queue(command, pipeline)
         try:
             replies = pipeline.execute(raise_on_error=False)
-        except _BROKEN as error:
-            if last or _hopeless(error):
+        except BROKEN as error:
+            if last or hopeless(error):
                 raise
             continue
         return _parsed(commands, replies)
@@ -299,8 +246,8 @@ async def arun_reads(commands: Sequence[Command[Any]], client: Any = None) -> li
             queue(command, pipeline)
         try:
             replies = await pipeline.execute(raise_on_error=False)
-        except _BROKEN as error:
-            if last or _hopeless(error):
+        except BROKEN as error:
+            if last or hopeless(error):
                 raise
             continue
         return _parsed(commands, replies)
@@ -378,44 +325,3 @@ async def astream(steps: Generator[Any, Any, None]) -> AsyncIterator[Any]:
                 yield item
         else:
             reply = await arun_reads(step) if isinstance(step, list) else await arun(step)
-
-
-class Recorder(Pipeline):
-    """The pipeline that `on_save` and `on_delete` hooks get: it records commands, which then travel in the plan.
-
-    They run on the server after the guards, in the same atomic step as the save; a refused save runs none of them.
-    """
-
-    def __init__(self) -> None:
-        # no pool, no connection: nothing is ever sent from here
-        self.commands: list[list[Any]] = []
-        self.command_stack: list[Any] = []
-
-    def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Record one command; numbers and text travel as redis-py would send them."""
-        self.commands.append([_as_sent(argument) for argument in args])
-        return self
-
-    def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Refuse: the commands run with the save."""
-        raise ModelException(
-            "a hook called execute() on the pipeline it was given; its commands run together with the save. "
-            "Queue them and return the pipeline."
-        )
-
-    def __len__(self) -> int:
-        return len(self.commands)
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __del__(self) -> None:
-        pass
-
-
-def _as_sent(argument: Any) -> str | bytes:
-    if isinstance(argument, (str, bytes)):
-        return argument
-    if isinstance(argument, bool) or argument is None:
-        raise TypeError(f"a Redis command takes text, bytes and numbers, got {argument!r}. Convert it first.")
-    return repr(argument) if isinstance(argument, float) else str(argument)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from popoto.exceptions import ModelException
-from popoto.orm.commands import Command, Recorder
+from popoto.orm.commands import Command
 from popoto.orm.keys import ModelKeys, index_part
+from popoto.orm.recorder import Recorder
 from popoto.orm.scripts import Script
 from popoto.orm.slots import KEEP, Slot
 

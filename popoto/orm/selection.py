@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from popoto.exceptions import ModelException, QueryException
 from popoto.orm.commands import Batch, Command, hash_of
+from popoto.orm.fields.sorted import comparable
 from popoto.orm.keys import ModelKeys, shared_key
 from popoto.orm.lookups import Compiled
 from popoto.orm.plan import pack
@@ -283,9 +284,7 @@ def _without_range(where: list[Any], order: Order) -> list[Any]:
 def _sorted_by_value(found: list[tuple[str, Any]], by: str, descending: bool) -> list[tuple[str, Any]]:
     """Sort by value, None first, equal ones by key; descending is the exact reversal."""
     try:
-        found.sort(
-            key=lambda item: (item[1] is not None, item[1], item[0]) if item[1] is not None else (False, 0, item[0])
-        )
+        found.sort(key=lambda item: (False, 0, item[0]) if item[1] is None else (True, comparable(item[1]), item[0]))
     except TypeError as error:
         raise QueryException(f"order_by('{by}'): the values cannot be compared ({error}).") from None
     if descending:

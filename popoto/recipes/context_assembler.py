@@ -1,19 +1,21 @@
 """ContextAssembler: from what the store knows to the context of the next model call.
 
-    cues -> words that match (BM25)  \
-                                      >  candidates -> every signal of each -> weighted sum -> cut to fit -> text
-    filters -> what is fresh (decay) /
+    cues -> words that match (BM25)   \
+    filters -> what is fresh (decay)   >  candidates -> every signal of each -> weighted sum -> cut to fit -> text
+    filters -> what is believed       /
 
 Each signal counts as its share of the best candidate's, so that weights compare: a record's score is
 
     keyword_weight * bm25 / best bm25  +  sum over weights of  weight * signal / best |signal|
 
-Candidates are the best by words and the best by decay, each exact; a record that neither finds is not considered.
-Three round trips, whatever the number of candidates.
+Candidates are the best by words and the best by each weighted field, each exact; a record that none of them finds is
+not considered. Two round trips, whatever the number of candidates: one finds them, one reads their signals.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -22,17 +24,31 @@ from typing import Any
 from popoto.exceptions import ModelException, QueryException
 from popoto.memory.bm25 import BM25Field, scores_steps, search_steps
 from popoto.memory.clock import now
-from popoto.memory.confidence import ConfidenceField, read_command
+from popoto.memory.confidence import ConfidenceField, most_believed_steps, read_command
 from popoto.memory.decay import DecayingSortedField
 from popoto.memory.ranking import score_command, top_by_decay_steps
 from popoto.orm.commands import Command, adrive, drive, hash_of
-from popoto.recipes.formats import FORMATS
+from popoto.recipes.fitting import Fitted, fit
+from popoto.recipes.formats import FORMATS, format_natural, format_structured, format_xml, shown_fields
+from popoto.recipes.together import together
+
+__all__ = [
+    "DEFAULT_MAX_ITEMS",
+    "DEFAULT_PROPAGATION_DEPTH",
+    "KEYWORD_WEIGHT",
+    "AssemblyResult",
+    "ContextAssembler",
+    "format_natural",
+    "format_structured",
+    "format_xml",
+]
+
+logger = logging.getLogger("popoto.recipes")
 
 DEFAULT_MAX_ITEMS = 10
 DEFAULT_PROPAGATION_DEPTH = 2
 KEYWORD_WEIGHT = 1.0  # what the cues say outweighs how fresh or believed a record is
-CHARACTERS_A_TOKEN = 4  # the usual rule of thumb for English text
-CUT_MARK = " […cut to fit]"
+_OWN_SCORES = ("total", "keyword")  # names in `scores` that no field may have
 
 Scores = dict[str, dict[str, float]]
 
@@ -60,7 +76,7 @@ class ContextAssembler:
 
     Args:
         model_class: the model.
-        score_weights: DecayingSortedField and ConfidenceField names -> weights.
+        score_weights: DecayingSortedField and ConfidenceField names -> weights; {} for words alone.
         max_items: at most this many records.
         max_tokens: budget of the formatted text, in tokens; None = no budget.
         surfacing_threshold, propagation_depth: for the push path and for associations, which later versions have.
@@ -103,12 +119,22 @@ class ContextAssembler:
                     f"score_weights: {self.model_class.__name__} has no DecayingSortedField or ConfidenceField "
                     f"'{name}'. It has: {', '.join(usable) or 'none'}."
                 )
-            if not isinstance(weight, (int, float)) or weight != weight:
-                raise QueryException(f"score_weights['{name}']: expected a number, got {weight!r}.")
+            if name in _OWN_SCORES:
+                raise QueryException(f"score_weights: '{name}' names another score of the result; rename the field.")
+            if not _is_finite(weight):
+                raise QueryException(f"score_weights['{name}']: expected a finite number, got {weight!r}.")
+        if not _is_finite(self.keyword_weight):
+            raise QueryException(f"keyword_weight: expected a finite number, got {self.keyword_weight!r}.")
         if self.output_format not in FORMATS:
             raise QueryException(f"output_format: expected one of {', '.join(FORMATS)}, got {self.output_format!r}.")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise QueryException(f"max_tokens: expected a positive number or None, got {self.max_tokens!r}.")
+        if type(self.max_items) is not int:
+            raise QueryException(f"max_items: expected a whole number, got {self.max_items!r}.")
+        if self.max_tokens is not None and (type(self.max_tokens) is not int or self.max_tokens < 1):
+            raise QueryException(f"max_tokens: expected a positive whole number or None, got {self.max_tokens!r}.")
+        if self.token_counter is not None and not callable(self.token_counter):
+            raise QueryException(
+                f"token_counter: expected a function from a record to its tokens, got {self.token_counter!r}."
+            )
 
     # -- assembling ---------------------------------------------------------------------------------------------------
 
@@ -145,6 +171,9 @@ class ContextAssembler:
         started = time.perf_counter()
         if assess_quality:
             raise ModelException("assess_quality=True: this version has no RetrievalQuality yet.")
+        for name, given in (("query_cues", cues), ("partition_filters", partition_filters)):
+            if given is not None and not isinstance(given, Mapping):
+                raise QueryException(f"{name}: expected a dict, name -> value, got {given!r}.")
         filters = dict(partition_filters or {})
         if agent_id is not None:
             if "agent_id" not in self.model_class._meta.fields:
@@ -161,99 +190,122 @@ class ContextAssembler:
             candidates, scores = yield from self._pull(builder, text)
         ranked = sorted(candidates, key=lambda key: (scores[key]["total"], key), reverse=True)
         selected = [candidates[key] for key in ranked[: max(0, self.max_items)]]
-        records, formatted, tokens, truncated = self._fit(selected, frozenset(filters))
+        fitted = self._fitted(selected, frozenset(filters))
         return AssemblyResult(
-            records=records,
-            formatted=formatted,
+            records=fitted.records,
+            formatted=fitted.text,
             metadata={
-                "pull_count": len(records),
+                "pull_count": len(fitted.records),
                 "push_count": 0,
-                "token_count": tokens,
+                "token_count": fitted.tokens,
                 "timing_ms": round((time.perf_counter() - started) * 1000, 2),
                 "total_candidates": len(candidates),
-                "truncated": truncated,
-                "scores": {record.pk: scores[record.pk] for record in records},
+                "truncated": fitted.truncated,
+                "scores": {record.pk: scores[record.pk] for record in fitted.records},
             },
         )
 
     def _pull(self, builder: Any, text: str) -> Generator[Any, Any, tuple[dict[str, Any], Scores]]:
         """Return (candidates by key, their scores by signal)."""
-        fields = self.model_class._meta.fields
+        model, fields = self.model_class, self.model_class._meta.fields
         words = next((n for n, f in fields.items() if isinstance(f, BM25Field)), None)
         decays = [n for n in self.score_weights if isinstance(fields[n], DecayingSortedField)]
         beliefs = [n for n in self.score_weights if isinstance(fields[n], ConfidenceField)]
-        at = now()
-        found: dict[str, Any] = {}
-        if words is not None:
-            where = yield from builder.where_steps()
-            hits = yield from search_steps(self.model_class, words, text, 4 * self.max_items, where=where)
-            found.update({key: None for key, _ in hits})
-        if decays:
-            fresh = yield from top_by_decay_steps(builder, decays[0], 2 * self.max_items)
+        at, best = now(), 2 * self.max_items
+        hits, *others = yield from together(
+            _search(builder, words, text, 2 * best),
+            *(top_by_decay_steps(builder, name, best) for name in decays),
+            *(most_believed_steps(builder, name, best) for name in beliefs),
+        )
+        found: dict[str, Any] = dict.fromkeys(key for key, _ in hits)
+        for fresh in others[: len(decays)]:
             found.update({record.pk: record for record in fresh})
-        elif not found:
-            keys = yield from builder.selection(limit=2 * self.max_items).record_keys()
-            found.update(dict.fromkeys(keys))
+        for believed in others[len(decays) :]:
+            found.update({key: None for key in believed if key not in found})
         if not found:
             return {}, {}
 
         keys = list(found)
-        unread = [key for key in keys if found[key] is None]
-        commands: list[Command[Any]] = [score_command(self.model_class, name, keys, at) for name in decays]
-        commands += [read_command(self.model_class, name, keys) for name in beliefs]
-        commands += [Command(("HGETALL", key)) for key in unread]
-        replies = yield commands
-        for key, raw in zip(unread, replies[len(replies) - len(unread) :], strict=True):
-            if raw:
-                found[key] = self.model_class._hydrated(key, hash_of(raw))
-        signals: dict[str, dict[str, float]] = dict(zip(decays, replies, strict=False))
-        for name, data in zip(beliefs, replies[len(decays) :], strict=False):
+        # fewer hits than were asked for are all there are: what is not among them holds none of the words
+        matched = dict(hits)
+        unknown = [] if len(hits) < 2 * best else [key for key in keys if key not in matched]
+        read, decayed, believed, matching = yield from together(
+            _read(model, [key for key in keys if found[key] is None]),
+            _all([score_command(model, name, keys, at) for name in decays]),
+            _all([read_command(model, name, keys) for name in beliefs]),
+            scores_steps(model, words, text, unknown) if words is not None and unknown else _all([]),
+        )
+        found.update(read)
+        signals: dict[str, dict[str, float]] = dict(zip(decays, decayed, strict=True))
+        for name, data in zip(beliefs, believed, strict=True):
             first = fields[name].initial_confidence
             signals[name] = {key: entry["confidence"] if entry else first for key, entry in data.items()}
         if words is not None:
-            signals["keyword"] = yield from scores_steps(self.model_class, words, text, keys)
-        return {k: v for k, v in found.items() if v is not None}, self._weighed(keys, signals)
+            signals["keyword"] = {**matched, **dict(matching)}
+        found = {key: record for key, record in found.items() if record is not None}
+        return found, self._weighed(list(found), signals)
 
     def _weighed(self, keys: list[str], signals: dict[str, dict[str, float]]) -> Scores:
         """Return each record's score by signal: weight * its share of the best candidate's."""
         weights = {**self.score_weights, "keyword": self.keyword_weight}
-        best = {name: max((abs(v) for v in by_key.values()), default=0.0) for name, by_key in signals.items()}
-        scores: Scores = {}
-        for key in keys:
-            parts = {
-                name: weights[name] * by_key.get(key, 0.0) / best[name] if best[name] else 0.0
-                for name, by_key in signals.items()
-            }
-            scores[key] = {"total": sum(parts.values()), **parts}
+        scores: Scores = {key: {"total": 0.0} for key in keys}
+        for name, by_key in signals.items():
+            values = {key: by_key.get(key, 0.0) for key in keys}
+            best = max(map(abs, values.values()), default=0.0)
+            for key, value in values.items():
+                scores[key][name] = part = weights[name] * _share(value, best)
+                scores[key]["total"] += part
         return scores
 
     # -- fitting ------------------------------------------------------------------------------------------------------
 
-    def _fit(self, records: list[Any], known: frozenset[str]) -> tuple[list[Any], str, int, bool]:
-        """Return (records, text, tokens, cut?): as many of the first records as the budget holds.
+    def _fitted(self, records: list[Any], known: frozenset[str]) -> Fitted:
+        """Return as many of the first records as the budget holds.
 
         Args:
             known: fields that the filters fix: the same for every record, so they are not repeated in the text.
         """
+        formatter = FORMATS[self.output_format]
+        return fit(
+            records,
+            lambda some: formatter(some, known),
+            self.max_tokens,
+            self.token_counter,
+            None if formatter is format_natural else lambda record: shown_fields(record, known),
+        )
 
-        def form(some: list[Any]) -> str:
-            return FORMATS[self.output_format](some, known)
 
-        def tokens(some: list[Any]) -> int:
-            if self.token_counter is not None:
-                return sum(self.token_counter(record) for record in some)
-            return len(form(some)) // CHARACTERS_A_TOKEN if some else 0
+def _search(builder: Any, words: str | None, text: str, limit: int) -> Generator[Any, Any, list[tuple[str, float]]]:
+    """Return the best (key, score) for the words; none where the model has no BM25Field."""
+    if words is None:
+        return []
+    where = yield from builder.where_steps()
+    return (yield from search_steps(builder.model_class, words, text, limit, where=where))
 
-        if self.max_tokens is None:
-            return records, form(records), tokens(records), False
-        taken: list[Any] = []
-        for record in records:
-            if tokens([*taken, record]) > self.max_tokens:
-                break
-            taken.append(record)
-        if taken or not records:
-            return taken, form(taken), tokens(taken), False
-        # the first record alone is over the budget: its text is cut, and says so where there is room for that
-        budget = self.max_tokens * CHARACTERS_A_TOKEN
-        mark = CUT_MARK if budget > 2 * len(CUT_MARK) else "…"
-        return records[:1], form(records[:1])[: budget - len(mark)] + mark, self.max_tokens, True
+
+def _read(model: Any, keys: list[str]) -> Generator[Any, Any, dict[str, Any]]:
+    """Return key -> record; None for one that has gone or is corrupt, which is logged."""
+    found: dict[str, Any] = dict.fromkeys(keys)
+    commands: list[Command[Any]] = [Command(("HGETALL", key)) for key in keys]
+    for key, raw in zip(keys, (yield commands) if commands else (), strict=True):
+        try:
+            found[key] = model._hydrated(key, hash_of(raw)) if raw else None
+        except ModelException as error:
+            logger.error("%s; skipped", error)
+    return found
+
+
+def _all(commands: list[Command[Any]]) -> Generator[Any, Any, list[Any]]:
+    """Run commands that do not follow from each other."""
+    return (yield commands) if commands else []
+
+
+def _share(value: float, best: float) -> float:
+    """Return value / best, where both may be infinite or 0."""
+    if math.isinf(best):
+        return math.copysign(1.0, value) if math.isinf(value) else 0.0
+    return value / best if best else 0.0
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)

@@ -7,6 +7,8 @@ clocks, confidences), generated keys and None values are left out.
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 from xml.sax.saxutils import escape
@@ -17,6 +19,8 @@ from popoto.memory.decay import DecayingSortedField
 from popoto.orm.fields.key import AutoKeyField
 
 _STEERING = (DecayingSortedField, ConfidenceField, AutoKeyField)
+_JSON_KEYS = (str, int, float, type(None))
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, section 2.2
 
 
 def shown_fields(record: Any, leave_out: Container[str] = ()) -> dict[str, Any]:
@@ -36,29 +40,48 @@ def shown_fields(record: Any, leave_out: Container[str] = ()) -> dict[str, Any]:
 
 def format_structured(records: Iterable[Any], leave_out: Container[str] = ()) -> str:
     """Return a JSON array of objects, indented by 2; values that JSON lacks as text."""
-    return json.dumps(
-        [shown_fields(record, leave_out) for record in records], indent=2, default=str, ensure_ascii=False
-    )
+    rows = [_jsonable(shown_fields(record, leave_out)) for record in records]
+    return json.dumps(rows, indent=2, default=str, ensure_ascii=False)
+
+
+def _jsonable(value: Any) -> Any:
+    """Return a value with what `json.dumps` would refuse or write outside of JSON made text: NaN, tuples as keys."""
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, _JSON_KEYS) else str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def format_xml(records: Iterable[Any], leave_out: Container[str] = ()) -> str:
-    """Return `<records>` of `<record>` of `<field>value</field>`, values escaped."""
+    """Return `<records>` of `<record>` of `<field>value</field>`, values escaped, what XML cannot hold as U+FFFD."""
     lines = ["<records>"]
     for record in records:
         lines.append("  <record>")
         lines += [
-            f"    <{name}>{escape(str(value))}</{name}>" for name, value in shown_fields(record, leave_out).items()
+            f"    <{name}>{_escaped(str(value))}</{name}>" for name, value in shown_fields(record, leave_out).items()
         ]
         lines.append("  </record>")
     return "\n".join([*lines, "</records>"])
 
 
+def _escaped(text: str) -> str:
+    return escape(_NOT_XML.sub("\ufffd", text), {"\r": "&#13;"})
+
+
 def format_natural(records: Iterable[Any], leave_out: Container[str] = ()) -> str:
-    """Return a numbered line a record: `1. field: value, field: value`."""
+    """Return a numbered line a record: `1. field: value, field: value`; line breaks of values become spaces.
+
+    So no text that is remembered can pass itself off as a record of its own.
+    """
     return "\n".join(
-        f"{number}. " + ", ".join(f"{name}: {value}" for name, value in shown_fields(record, leave_out).items())
+        f"{number}. " + ", ".join(f"{name}: {_line(value)}" for name, value in shown_fields(record, leave_out).items())
         for number, record in enumerate(records, 1)
     )
+
+
+def _line(value: Any) -> str:
+    return " ".join(str(value).splitlines())
 
 
 FORMATS: dict[str, Callable[..., str]] = {

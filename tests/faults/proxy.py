@@ -28,6 +28,7 @@ class _Cut:
         times: how often.
         then: called with the connection still open, before it is cut (another writer, a SCRIPT FLUSH).
         silent: keep the connection open and say nothing, as a server that hangs.
+        late: pass the reply on after all, once `then` has returned.
     """
 
     names: tuple[str, ...]
@@ -35,6 +36,7 @@ class _Cut:
     times: int
     then: Callable[[], Any] | None
     silent: bool = False
+    late: bool = False
 
 
 class Proxy:
@@ -43,7 +45,7 @@ class Proxy:
     Attributes:
         url: for `popoto.redis_db.configure_url`.
         reached: how often a command of each name reached the server.
-        cuts: how many connections were cut (or silenced) on demand.
+        cuts: how many connections were cut (or silenced, or made to wait) on demand.
     """
 
     def __init__(self, server_socket: str) -> None:
@@ -67,6 +69,10 @@ class Proxy:
     def cut_commands(self, *names: str, times: int = 1, then: Callable[[], Any] | None = None) -> None:
         """Cut before the next `times` commands of these names (scripts by default) reach the server."""
         self._rules.append(_Cut(names or SCRIPTS, True, times, then))
+
+    def hold_reply(self, *names: str, then: Callable[[], Any]) -> None:
+        """Pass the reply of the next command of these names (scripts by default) on when `then()` has returned."""
+        self._rules.append(_Cut(names or SCRIPTS, False, 1, then, late=True))
 
     def close(self) -> None:
         """Refuse connections from now on and cut those that are open."""
@@ -117,7 +123,7 @@ class Proxy:
         reply = read_reply(replies)
         self.reached[name] += 1
         cut = self._wants(name, before=False, reply=reply)
-        if cut is None:
+        if cut is None or cut.late:
             client.sendall(reply)
             return True
         if cut.silent:

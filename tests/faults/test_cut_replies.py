@@ -215,6 +215,18 @@ def test_a_failing_hook_is_not_run_again(way: Way, proxy: Proxy, server: redis.R
     assert number(server, "saves") == 1
 
 
+@pytest.mark.skipif(not hasattr(FaultItem, "atomic_increment"), reason="not there yet: Model.atomic_increment")
+def test_an_increment_counts_once(way: Way, proxy: Proxy, cut: Cut) -> None:
+    item = FaultItem.create(name="a", rank=1)
+    item.atomic_increment("rank", 1)
+    cut()
+
+    assert way(item.atomic_increment, "rank", 5) == 7
+
+    assert proxy.cuts == 1
+    assert FaultItem.query.filter(rank=7).keys() == [b"FaultItem:a"]
+
+
 # -- reads -----------------------------------------------------------------------------------------------------------
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -171,43 +169,6 @@ def test_after_a_fork_both_sides_write_what_is_theirs(server: redis.Redis) -> No
     assert os.waitpid(child, 0)[1] == 0
     assert [SharedRecord.query.count(status=side) for side in ("child", "parent")] == [100, 100]
     assert len(server.keys("$Token:*")) == 201
-    indexes_agree(SharedRecord)
-
-
-class Interrupt(BaseException):
-    """What a signal handler raises, as Ctrl-C does."""
-
-
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no interval timer")
-def test_an_interrupt_at_any_moment_mixes_up_no_reply(server: redis.Redis) -> None:
-    """The call that it hits has happened or not; the next ones get their own replies."""
-
-    def interrupt(*_: Any) -> None:
-        raise Interrupt
-
-    rng = random.Random(7)
-    before = signal.signal(signal.SIGALRM, interrupt)
-    hits = 0
-    try:
-        for i in range(400):
-            record = SharedRecord(name=f"n{i}", rank=i)
-            try:
-                signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.00002, 0.0006))
-                for _ in range(3):
-                    record.save()
-                    SharedRecord.load(name=record.name)
-                    SharedRecord.query.count(name=record.name)
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            except Interrupt:
-                hits += 1
-            assert SharedRecord(name=f"after{i}", rank=i).save() == 6
-            loaded = SharedRecord.load(name=f"after{i}")
-            assert loaded is not None and loaded.rank == i
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-    assert hits > 50
     indexes_agree(SharedRecord)
 
 

@@ -36,10 +36,12 @@ def note(name: str = "a", agent: str = "x", importance: float | None = 2.0, **mo
 
 def both_sets(server: redis.Redis, agent: str = "x") -> tuple[dict[str, float], dict[str, float]]:
     """What the index knows of a partition: key -> touched time, key -> base score."""
-    return tuple(  # type: ignore[return-value]
-        {key.decode(): score for key, score in server.zrange(f"{prefix}:DecayNote:relevance:{agent}", 0, -1, withscores=True)}
-        for prefix in ("$DecayingSortF", "$DecayBase")
-    )
+
+    def read(prefix: str) -> dict[str, float]:
+        found = server.zrange(f"{prefix}:DecayNote:relevance:{agent}", 0, -1, withscores=True)
+        return {key.decode(): score for key, score in found}
+
+    return read("$DecayingSortF"), read("$DecayBase")
 
 
 # -- the formula -------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from popoto.memory.decay import DecayingSortedField, base_number, decay_score
 from popoto.memory.defaults import Defaults
 from popoto.memory.ranking import score_command, top_by_decay_steps
 from popoto.orm.commands import adrive, drive, run
+from popoto.orm.scripts import read_lua
 
 NOW = 1_750_000_000.0
 DAY = 86_400.0
@@ -114,7 +115,7 @@ def test_results_are_whole_instances(server: redis.Redis) -> None:
     one.save(update_fields=["note"])
 
 
-def test_scores_of_given_records_come_in_one_call_and_missing_ones_are_left_out(server: redis.Redis, round_trips) -> None:
+def test_scores_of_given_records_come_in_one_call_without_those_that_are_gone(server: redis.Redis, round_trips) -> None:
     stored([Ranked(name=str(i), agent=str(i % 3), importance=2.0, relevance=NOW - 16 * DAY) for i in range(9)])
     keys = [f"Ranked:{i}" for i in range(10)]
     run(score_command(Ranked, "relevance", keys))
@@ -179,28 +180,36 @@ def test_what_has_no_meaning_before_a_ranking_is_refused(server: redis.Redis) ->
 
 AGES_S = [-1e6, 0.0, 100.0, 864.0, 900.0, 1e4, DAY, DAY + 1e-3, 5 * DAY, 5 * DAY, 400 * DAY]
 BASES = [None, 0.0, 1.0, 1.0, 2.0, 0.5, 1e-9, -1.0, -1.0, -0.25, 1e300, math.inf, -math.inf]
-BASES += [1.0 + i * 2.0**-52 for i in range(1, 4)]  # products of neighbours may round to one number
+BASES += [2.0 - i * 2.0**-52 for i in range(3, 6)]  # products of neighbours may round to one number
 RATES = [None, 0.1, 0.5, 1.0, -1.0, 3.0, 0.0, 0, -0.5, 200.0, -200.0]
 
 ages = st.one_of(st.sampled_from(AGES_S), st.floats(0, 1e8))
 bases = st.one_of(st.sampled_from(BASES), st.floats(-10, 10))
 plain_bases = st.one_of(st.sampled_from([1.0, 2.0]), st.floats(0, 1))
-records = st.one_of(
+# at rates 1 and -1 old and strong ones tie with young and weak ones
+powers_of_two = st.sampled_from([DAY, 2 * DAY, 4 * DAY, 8 * DAY])
+Drawn = tuple[float, "float | None", str, str]  # age, base, agent, topic
+
+
+def by_sign(drawn: tuple[float, float]) -> Drawn:
+    """A filter by topic then leaves the negative ones only, while the walks meet all."""
+    return (*drawn, "x", "t" if drawn[1] < 0 else "u")
+
+
+records: st.SearchStrategy[list[Drawn]] = st.one_of(
     st.lists(st.tuples(ages, bases, st.sampled_from("xy"), st.sampled_from("tu")), max_size=40),
     st.lists(st.tuples(ages, plain_bases, st.just("x"), st.sampled_from("tu")), min_size=20, max_size=60),
-    # powers of two: at rates 1 and -1 old and strong ones tie with young and weak ones
     st.lists(
-        st.tuples(
-            st.sampled_from([DAY, 2 * DAY, 4 * DAY, 8 * DAY]), st.sampled_from([1.0, 2.0, 4.0, -1.0, -2.0]), st.just("x"),
-            st.sampled_from("tu"),
-        ),
+        st.tuples(powers_of_two, st.sampled_from([1.0, 2.0, 4.0, -1.0, -2.0]), st.just("x"), st.sampled_from("tu")),
         max_size=40,
     ),
-)  # fmt: skip
+    st.lists(st.tuples(powers_of_two, st.sampled_from([1.0, 2.0, -1.0, -2.0, -4.0])).map(by_sign), max_size=40),
+)
 changes = st.lists(
     st.tuples(st.sampled_from(["touch", "rescore", "move", "delete", "vanish"]), st.integers(0, 59), bases), max_size=6
 )
-FILTERS: list[dict[str, Any]] = [{}, {}, {"topic": "t"}, {"rank__gte": 3.0}, {"note": "odd"}, {"importance": 1.0}]
+FILTERS: list[dict[str, Any]] = [{}, {}, {"topic": "t"}, {"topic": "t"}]
+FILTERS += [{"rank__gte": 3.0}, {"note": "odd"}, {"importance": 1.0}]
 
 
 @settings(max_examples=350, deadline=None, suppress_health_check=list(HealthCheck))
@@ -211,7 +220,7 @@ def test_the_answer_is_that_of_scoring_everything(server: redis.Redis, data: st.
     saved = stored(
         [
             Ranked(
-                name=f"{i:02d}", agent=agent, topic=topic, importance=base, relevance=NOW - age,
+                name=f"{i:b}", agent=agent, topic=topic, importance=base, relevance=NOW - age,
                 rank=float(i % 7), note="odd" if i % 2 else "even",
             )
             for i, (age, base, agent, topic) in enumerate(drawn)
@@ -275,9 +284,8 @@ def matches(one: Ranked, filters: dict[str, Any]) -> bool:
 @given(data=st.data())
 def test_a_field_without_base_ranks_by_age_and_name(server: redis.Redis, data: st.DataObject) -> None:
     server.flushdb()
-    saved = stored(
-        [RankedPlain(name=f"{i:02d}", relevance=NOW - age) for i, age in enumerate(data.draw(st.lists(ages, max_size=40)))]
-    )
+    drawn = data.draw(st.lists(ages, max_size=40))
+    saved = stored([RankedPlain(name=f"{i:02d}", relevance=NOW - age) for i, age in enumerate(drawn)])
     rate = data.draw(st.sampled_from(RATES), "rate")
     n = data.draw(st.integers(1, len(saved) + 2), "n")
     scores = run(score_command(RankedPlain, "relevance", [one.pk for one in saved], NOW, rate))
@@ -285,6 +293,111 @@ def test_a_field_without_base_ranks_by_age_and_name(server: redis.Redis, data: s
         patch.setattr(ranking, "CHUNKS", data.draw(st.sampled_from([(1, 1), (2, 4), (64, 512)]), "chunks"))
         patch.setattr(ranking, "SLICE", data.draw(st.sampled_from([5, 4000]), "slice"))
         assert [one.pk for one in top(RankedPlain.query.filter(), None, n, rate)] == best_of(scores, n)
+
+
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "CHUNKS", (1, 1))
+
+
+def test_products_that_round_to_one_number_are_a_tie(server: redis.Redis, one_by_one: None) -> None:
+    more, less = 2.0 - 3 * 2.0**-52, 2.0 - 4 * 2.0**-52
+    factor_of = {rate: decay_score(1.0, NOW, NOW, rate) for rate in (number / 1000 for number in range(100, 200))}
+    rate = next(rate for rate, factor in factor_of.items() if more * factor == less * factor)
+    for age, (name, base) in enumerate([("m", more), ("l", more), ("z", less)]):
+        stored([RankedBase(name=name, importance=base, relevance=NOW - age)])  # all within the floor
+    with clock.frozen(NOW):
+        assert [one.name for one in RankedBase.query.top_by_decay(n=1, decay_rate=rate)] == ["z"]
+
+
+def test_times_walked_upwards_do_not_end_at_a_tie_by_name(server: redis.Redis, one_by_one: None) -> None:
+    stored([RankedBase(name=name, importance=1.0, relevance=NOW - 2 * DAY) for name in "abcz"])
+    stored([RankedBase(name="m", importance=2.0, relevance=NOW - DAY)])
+    with clock.frozen(NOW):
+        assert [one.name for one in RankedBase.query.top_by_decay(n=1, decay_rate=-1.0)] == ["z"]
+
+
+def test_old_negatives_are_found_where_the_filter_leaves_nothing_else(
+    server: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "CHUNKS", (1, 32))
+    monkeypatch.setattr(ranking, "GATHER", 0)
+    stored([RankedBase(name=f"p{i}", topic="u", importance=5.0, relevance=NOW - DAY) for i in range(20)])
+    stored([RankedBase(name="x", topic="t", importance=-1.0, relevance=NOW - DAY)])
+    stored([RankedBase(name="q", topic="t", importance=-2.0, relevance=NOW - 8 * DAY)])
+    with clock.frozen(NOW):
+        (one,) = RankedBase.query.filter(topic="t").top_by_decay(n=1, decay_rate=1.0)
+    assert (one.name, one._decay_score) == ("q", -0.25)
+
+
+names = st.text("ab", max_size=5)
+few_scores = st.sampled_from([0.0, 1.0, 2.0, -1.0, math.inf])
+scored_names = st.dictionaries(names, few_scores, max_size=30)
+
+
+def in_lua(server: redis.Redis, body: str, *args: Any) -> Any:
+    """Run a piece of Lua with the fragments that the ranking is made of."""
+    fragments = [read_lua("popoto.memory", name) for name in ("lib_top", "lib_walk")]
+    return server.eval("\n".join(["#!lua", *fragments, body]), 0, *args)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(offers=scored_names, n=st.integers(1, 12))
+def test_the_best_are_kept_by_score_and_then_by_name(server: redis.Redis, offers: dict[str, float], n: int) -> None:
+    body = """
+    local top = top_of(tonumber(ARGV[1]))
+    for i = 2, #ARGV, 2 do
+      local score = score_number(ARGV[i])
+      if top.enters(score, ARGV[i + 1]) then top.put(score, ARGV[i + 1]) end
+    end
+    local names = {}
+    for i, item in ipairs(top.sorted()) do names[i] = item[2] end
+    return names
+    """
+    kept = in_lua(server, body, n, *(part for name, score in offers.items() for part in (score, name)))
+    best = sorted(offers.items(), key=lambda item: (item[1], item[0]), reverse=True)
+    assert kept == [name.encode() for name, _ in best[:n]]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    before=scored_names.filter(bool), after=scored_names, gone=st.sets(names), ascending=st.booleans(),
+    taken=st.integers(1, 20), step=st.integers(1, 5),
+)  # fmt: skip
+def test_a_walk_goes_on_at_its_place_whatever_came_or_went_meanwhile(
+    server: redis.Redis, before: dict[str, float], after: dict[str, float], gone: set[str], ascending: bool, taken: int,
+    step: int,
+) -> None:  # fmt: skip
+    server.delete("walked")
+    server.zadd("walked", before)
+    first = """
+    local walk = walk_of('walked', ARGV[1] == '1', nil)
+    walk.take(tonumber(ARGV[2]))
+    return {walk.text, walk.member}
+    """
+    at = in_lua(server, first, int(ascending), taken)
+    if not at:
+        return  # walked to the end
+    if after:
+        server.zadd("walked", after)
+    if gone:
+        server.zrem("walked", *gone)
+    rest = """
+    local walk = walk_of('walked', ARGV[1] == '1', {ARGV[3], ARGV[4]})
+    local out = {}
+    while not walk.done do
+      local left = walk.left
+      local members = walk.take(tonumber(ARGV[2]))
+      for i = 1, #members do out[#out + 1] = members[i] end
+      if left - #members ~= walk.left then return 'left is wrong' end
+    end
+    return out
+    """
+    there = {name: score for name, score in {**before, **after}.items() if name not in gone}
+    ordered = sorted((score, name.encode()) for name, score in there.items())
+    place = (float(at[0]), at[1])
+    expected = [item for item in ordered if item >= place] if ascending else [i for i in ordered[::-1] if i <= place]
+    assert in_lua(server, rest, int(ascending), step, *at) == [name for _, name in expected]
 
 
 # -- who takes part ----------------------------------------------------------------------------------------------------
@@ -352,7 +465,8 @@ def visited(builder: Any, **options: Any) -> int:
 
 
 def test_one_round_trip(server: redis.Redis, round_trips) -> None:
-    stored([RankedBase(name=f"{i}", topic="t" if i % 9 else "u", importance=1.0, relevance=NOW - i) for i in range(300)])
+    topics = ["u", *"tttttttt"] * 33
+    stored([RankedBase(name=f"{i}", topic=topic, importance=1.0, relevance=NOW - i) for i, topic in enumerate(topics)])
     RankedBase.query.top_by_decay()
     for builder in (RankedBase.query.filter(), RankedBase.query.filter(topic="t"), RankedBase.query.filter(topic="u")):
         for n in (1, 10, 300):

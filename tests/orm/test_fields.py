@@ -480,8 +480,11 @@ def test_an_auto_key_is_made_with_the_instance(server):
     assert FieldsTicket.query.filter(number__isnull=False) == [a]
     assert FieldsTicket.query.filter(number=b.number) == []
     assert FieldsTicket(number="0" * 8).number == "0" * 8
-    with pytest.raises(ModelException, match="8 characters"):
-        FieldsTicket(number="abc")
+    given = FieldsTicket(number="rush-123")
+    given.save()
+    assert FieldsTicket.query.get(number="rush-123") == given
+    with pytest.raises(ModelException, match="already exists"):
+        FieldsTicket(number="rush-123").save()
 
 
 def test_a_taken_auto_key_is_refused_not_overwritten(server):

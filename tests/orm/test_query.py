@@ -137,7 +137,7 @@ BY_KEY = sorted((row[0] for row in CITIES), key=str.encode)
         ({"name": "Ulm", "mayor": None}, ["Ulm"]),
         ({"name": "Nowhere"}, []),
     ],
-    ids=str,
+    ids=lambda value: str(value).split(" at 0x")[0],
 )
 def test_a_filter_finds_exactly_what_it_says_in_a_defined_order(cities, filters, found):
     result = cities.filter(**filters)
@@ -703,25 +703,48 @@ class TestLargeResults:
         assert trips.count == 1 and [r.number for r in found] == list(range(3000))
 
 
-def test_records_that_come_and_go_between_slices_disturb_no_other(server, monkeypatch):
+@pytest.mark.parametrize("order", [None, "third", "-third", "number"])
+@pytest.mark.parametrize("what", ["all", "keys", "count", "values"])
+def test_one_call_visits_no_more_members_than_a_slice(server, monkeypatch, round_trips, order, what):
+    for name, value in {"GATHER": 3, "SLICE": 5, "ROWS": 4}.items():
+        monkeypatch.setattr(selection, name, value)
+    for number in range(30):
+        QueryLarge(number=number, half=True, third=number, note="x").save()
+    builder = QueryLarge.query.filter(note="x").order_by(order)
+    ask = {"all": builder.all, "keys": builder.keys, "count": builder.count, "values": builder.values("number").all}[
+        what
+    ]
+    with round_trips() as trips:
+        found = ask()
+    assert trips.count >= 6
+    assert found == 30 or len(found) == 30
+
+
+@pytest.mark.parametrize("order", [None, "third", "-third", "number", "-number"])
+@pytest.mark.parametrize("scores", ["different", "equal", "some equal"])
+@pytest.mark.parametrize("goes", ["those just seen", "every other", "one to come", "moves away"])
+def test_records_that_come_and_go_between_slices_disturb_no_other(server, monkeypatch, order, scores, goes):
     monkeypatch.setattr(selection, "ROWS", 5)
     monkeypatch.setattr(selection, "SLICE", 64)
+    third = {"different": lambda n: n, "equal": lambda n: 7, "some equal": lambda n: n // 50}[scores]
+    pipeline = server.pipeline()
     for number in range(200):
-        QueryLarge(number=number, half=True, third=number).save()
-    for order in (None, "third", "-third"):
-        seen = []
-        for record in QueryLarge.query.order_by(order).iterate():
-            seen.append(record.number)
-            if record.number % 3 == 0 and len(seen) % 2:
-                record.delete()
-                QueryLarge.create(number=record.number, half=True, third=record.number)
-            elif len(seen) == 50:
-                gone = QueryLarge.query.get(number=199 if 199 not in seen else 1)
-                gone.delete()
-        assert len(seen) == len(set(seen)), "no record twice"
-        assert set(range(200)) - set(seen) <= {199, 1}, "none lost but the deleted"
-        for number in (1, 199):
-            QueryLarge(number=number, half=True, third=number).save()
+        QueryLarge(number=number, half=True, third=third(number)).save(pipeline=pipeline)
+    pipeline.execute()
+    seen = []
+    gone = set()
+    for record in QueryLarge.query.order_by(order).iterate():
+        seen.append(record.number)
+        if goes == "those just seen" or (goes == "every other" and len(seen) % 2 == 0):
+            record.delete()
+        elif goes == "one to come" and len(seen) == 40:
+            gone.add(next(n for n in range(199, -1, -1) if n not in seen[:70]))
+            QueryLarge.query.get(number=max(gone)).delete()
+        elif goes == "moves away" and len(seen) % 64 == 0 and order in ("third", "-third"):
+            record.third = -1 if order == "third" else 1000  # behind the walk, where it is not met again
+            record.save()
+    assert len(seen) == len(set(seen)), "no record twice"
+    assert set(range(200)) - set(seen) <= gone, "none lost but the deleted"
 
 
 # -- async ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""The documented import paths of the fields; each module here only hands names on."""
