@@ -240,7 +240,7 @@ def compare(stored: dict[bytes, dict[str, Any]], question: dict[str, Any], model
 
 @settings(
     deadline=None,
-    max_examples=100,
+    max_examples=70,
     report_multiple_bugs=False,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -512,7 +512,7 @@ def test_whatever_stale_instances_do_the_indexes_stay_right(server):
         Life,
         settings=settings(
             deadline=None,
-            max_examples=50,
+            max_examples=40,
             stateful_step_count=25,
             report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),

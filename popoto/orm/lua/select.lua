@@ -134,6 +134,7 @@ local changed_over = q.after or smallest > q.gather
 local stop_member
 while (q.desc and at >= first or not q.desc and at <= last) and #taken < limit and #taken < q.rows
   and visited < q.slice do
+  step = math.max(1, math.min(step, q.slice - visited))
   if not changed_over and visited > smallest * 3 and visited > 512 then return gather() end
   local chunk
   if q.desc then
@@ -156,7 +157,7 @@ while (q.desc and at >= first or not q.desc and at <= last) and #taken < limit a
       elseif #taken < limit then taken[#taken + 1] = found[i] end
     end
   end
-  step = math.min(math.max(step, 64), 1024, math.max(16, q.slice - visited))
+  step = math.min(math.max(step, 64), 1024)
 end
 local more = false
 if (q.desc and at >= first or not q.desc and at <= last) and #taken < limit and stop_member then
