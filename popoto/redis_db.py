@@ -29,12 +29,13 @@ from popoto import _connection_settings as _settings
 from popoto import _embedded
 from popoto._connection_settings import AsyncClient, SyncClient
 from popoto._loop_clients import LoopClients
-from popoto.exceptions import ConnectionSettingsError
+from popoto.exceptions import ConnectionSettingsError, PopotoException
 
 __all__ = [
     "BEGINNING_OF_TIME",
     "ENCODING",
     "POPOTO_REDIS_DB",
+    "PopotoException",
     "async_check_connection",
     "async_print_redis_info",
     "async_scan_keys",

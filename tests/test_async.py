@@ -328,9 +328,7 @@ def test_three_hundred_gathered_calls_work() -> None:
 
 def test_gathered_writers_of_one_unique_value_have_one_winner() -> None:
     async def race() -> list[Any]:
-        return await asyncio.gather(
-            *(AsyncSeat.async_create(label="1a") for _ in range(50)), return_exceptions=True
-        )
+        return await asyncio.gather(*(AsyncSeat.async_create(label="1a") for _ in range(50)), return_exceptions=True)
 
     results = asyncio.run(race())
 

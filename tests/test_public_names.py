@@ -129,7 +129,6 @@ def test_a_documented_path_gives_the_one_object(path: str, name: str) -> None:
         assert found.__module__ not in {"popoto.fields", "popoto.models"}
 
 
-@pytest.mark.xfail(strict=True, reason="popoto.redis_db does not hand PopotoException on yet")
 def test_the_root_of_the_exceptions_is_in_redis_db_too() -> None:
     assert importlib.import_module("popoto.redis_db").PopotoException is popoto.PopotoException
 

@@ -48,9 +48,7 @@ def wait_until_nothing_is_due(client: redis.Redis, model: Any) -> None:
     model(name="last").save()
 
 
-def test_writers_killed_at_random_moments_leave_every_index_right(
-    server: redis.Redis, shared_server: Server
-) -> None:
+def test_writers_killed_at_random_moments_leave_every_index_right(server: redis.Redis, shared_server: Server) -> None:
     rng = random.Random(SEED)
     print("seed", SEED)  # shown when the test fails
     seeds = iter(range(SEED, SEED + 100_000))

@@ -464,9 +464,7 @@ def test_a_full_server_at_the_repeat_leaves_the_outcome_unknown(way: Way, proxy:
     assert number(server, "saves") == 1
 
 
-def test_a_pool_without_a_free_connection_is_no_unknown_outcome(
-    server: redis.Redis, shared_server: Server
-) -> None:
+def test_a_pool_without_a_free_connection_is_no_unknown_outcome(server: redis.Redis, shared_server: Server) -> None:
     redis_db.configure_url(f"{shared_server.url}?max_connections=1&timeout=0.1")
     pool = redis_db.get_REDIS_DB().connection_pool
     held = pool.get_connection()

@@ -184,9 +184,7 @@ def expire_now(client: redis.Redis, record: Any) -> None:
 
 
 @pytest.mark.parametrize("partial", [False, True])
-def test_a_record_that_moves_onto_an_expired_ones_key_leaves_no_trace_of_it(
-    server: redis.Redis, partial: bool
-) -> None:
+def test_a_record_that_moves_onto_an_expired_ones_key_leaves_no_trace_of_it(server: redis.Redis, partial: bool) -> None:
     mover = SharedRecord.create(name="from", status="young", rank=2)
     expire_now(server, SharedRecord(name="goal", status="old", handle="@old", rank=1))
     mover.name = "goal"

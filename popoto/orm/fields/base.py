@@ -144,6 +144,7 @@ class Field:
         self._encode = encoder_for(type)
         self._decode = decoder_for(type)
         self._checks_length = type is str and max_length is not None
+        self._always_coerces = self._checks_length or self.__class__.coerce is not Field.coerce
         self._copies_default = isinstance(default, _MUTABLE)
         if default is not None and not callable(default):
             self.default = self.coerce(default)
