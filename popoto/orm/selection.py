@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("popoto.query")
 
 SELECT = Script("popoto.orm", "select", flags="no-writes")
+COUNT = Script("popoto.orm", "count", flags="no-writes")
 GATHER = 4000  # matches that are collected and sorted in one call: about 10 ms
 SLICE = 10_000  # members visited in one call
 ROWS = 2000  # records read in one call: about 8 ms
@@ -144,6 +145,11 @@ class Selection:
         every = Selection(self.model, self.keys, self.compiled, Order(self.keys.order))
         if self.compiled.tests:
             return len((yield from every.by_value()._keys_by_value()))
+        where = self.compiled.where
+        if where[0] in ("all", "set", "range") and not self.compiled.shared and len(where) < READ_CHUNK:
+            known: int | None = yield self._count_command(where)
+            if known is not None:
+                return known
         total = 0
         slices = Slices(every, "count")
         while slices.more:
@@ -193,6 +199,10 @@ class Selection:
                 logger.error("%s: the stored value of field '%s' cannot be read: %s; skipped", key, name, error)
                 return None
         return values
+
+    def _count_command(self, where: list[Any]) -> Command[Any]:
+        keys = self.keys
+        return Command((keys.class_set, keys.expiry, keys.sentinel, *where), script=COUNT, key_count=3)
 
     def _read_command(self, key: str) -> Command[Any]:
         if self.values is None:
