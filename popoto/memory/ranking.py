@@ -37,7 +37,7 @@ DECAY_SCORES = Script("popoto.memory", "decay_scores", (_DECAY,), flags="no-writ
 
 SLICE = 4000  # members visited in one call: about 10 ms
 GATHER = 4000  # matches of a filter that are all scored in one call
-CHUNKS = (32, 512)  # members taken from a set at once: at first, at most
+CHUNKS = (64, 512)  # members taken from a set at once: at first, at most
 ROWS = 1000  # records read in the call that ranks: about 4 ms
 TOP_MAX = 4000  # so many are ranked by the server; for more, all candidates are scored and ranked here
 _NUMBERS: tuple[type, ...] = (int, float, Decimal)
