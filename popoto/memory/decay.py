@@ -170,7 +170,8 @@ def touch_command(instance: Any, field_name: str) -> Command[float]:
             f"touch('{field_name}'): {model.__name__}.{field_name} is a {type(field).__name__}; expected a "
             "DecayingSortedField."
         )
-    if instance._saved_key is None:
+    saved = instance._saved_key
+    if saved is None or not saved.startswith(meta.keys.record + ":"):  # the latter: stored in another namespace
         raise TypeError(f"touch('{field_name}'): this {model.__name__} was never saved, or is deleted. Save it first.")
     at = field.now()
 
@@ -178,5 +179,5 @@ def touch_command(instance: Any, field_name: str) -> Command[float]:
         instance.__dict__[field_name] = at
         return at
 
-    args = (instance._saved_key, *meta.keys.home, field_name, score_text(at), field.encode(at), "")
+    args = (saved, *meta.keys.home, field_name, score_text(at), field.encode(at), "")
     return Command(args, touched, TOUCH, key_count=5, repeat="token")

@@ -35,6 +35,7 @@ class Model(OrmModel):
         if pipeline is not None:
             require_pipeline(pipeline)
             queue(command, pipeline)
+            command.parse(None)  # counts as touched once it is queued
             return pipeline
         try:
             return run(command)

@@ -118,7 +118,7 @@ def top_by_decay_steps(
         "slice": SLICE, "chunks": CHUNKS, "gather": GATHER, "rows": ROWS,
     }  # fmt: skip
     given: list[str] | None = None
-    if compiled.tests:
+    if compiled.tests or compiled.shared:
         given = yield from Selection(model, keys, compiled, Order(keys.order)).record_keys()
         query["where"] = ["all"]
     stats = {} if stats is None else stats
@@ -191,13 +191,14 @@ def _base_field(model: Any, field: DecayingSortedField, override: str | None) ->
         return field.base_score_field
     if override and override not in model._meta.fields:
         raise QueryException(
-            f"base_score_field={override!r}: {model.__name__} has no such field. Fields: {', '.join(model._meta.fields)}."
+            f"base_score_field={override!r}: {model.__name__} has no such field. "
+            f"Fields: {', '.join(model._meta.fields)}."
         )
     return override or None
 
 
 def _base_plan(model: Any, field: DecayingSortedField, own: tuple[str, str], override: str | None) -> dict[str, Any]:
-    """Return where base scores come from: `base`, `key`, `paired`, `field` of the script's query; `name` of the field."""
+    """Return where base scores come from: `base`, `key`, `paired`, `field` of the query; `name` of the field."""
     meta = model._meta
     name = _base_field(model, field, override)
     touched_key, base_key = own

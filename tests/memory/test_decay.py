@@ -144,6 +144,14 @@ def test_a_partial_save_leaves_the_time_unless_it_lists_it(server: redis.Redis) 
     assert both_sets(server) == ({"DecayNote:a": NOW + 60}, {"DecayNote:a": 7.0})
 
 
+def test_an_increment_of_the_base_field_is_ranked_by_at_once(server: redis.Redis) -> None:
+    with clock.frozen(NOW):
+        one = note(importance=2.0)
+        one.save()
+        one.atomic_increment("importance", 0.5)
+    assert both_sets(server) == ({"DecayNote:a": NOW}, {"DecayNote:a": 2.5})
+
+
 def test_a_moved_record_leaves_nothing_in_the_old_partition(server: redis.Redis) -> None:
     with clock.frozen(NOW):
         one = note()
