@@ -20,14 +20,15 @@ from typing import Any, ClassVar
 
 from popoto.exceptions import ModelException, QueryException
 from popoto.memory.tokenizer import ENGLISH, Tokenizer, TokenizerLike
-from popoto.orm.commands import Command, adrive, drive
+from popoto.orm.commands import Command
+from popoto.orm.drivers import adrive, drive
 from popoto.orm.fields.base import Condition, Field
 from popoto.orm.keys import ModelKeys
 from popoto.orm.plan import pack
 from popoto.orm.scripts import Script, register_kind
 from popoto.orm.slots import Made, Slot
 
-register_kind("popoto.memory", "kind_bm25")
+register_kind("popoto.memory", "kind_bm25", "b")
 
 SEARCH = Script(
     "popoto.memory",

@@ -19,7 +19,8 @@ import msgpack
 
 from popoto.exceptions import ModelException, QueryException
 from popoto.memory.defaults import Defaults
-from popoto.orm.commands import Command, adrive, arun, drive, hash_of, run
+from popoto.orm.commands import Command, hash_of
+from popoto.orm.drivers import adrive, arun, drive, run
 from popoto.orm.fields.base import Field
 from popoto.orm.fields.sorted import partition_names, require_fields
 from popoto.orm.keys import ModelKeys, index_part, occupancy_key
@@ -30,9 +31,10 @@ from popoto.orm.slots import Made, Slot
 if TYPE_CHECKING:
     from popoto.orm.builder import QueryBuilder
 
-register_kind("popoto.memory", "kind_confidence")
-UPDATE = Script("popoto.memory", "update_confidence", with_kinds=True)
-READ = Script("popoto.memory", "read_confidence", with_kinds=True, flags="no-writes")
+_KIND = ("popoto.memory", "kind_confidence")
+register_kind(*_KIND, "c")
+UPDATE = Script("popoto.memory", "update_confidence", (_KIND,), with_kinds=True)
+READ = Script("popoto.memory", "read_confidence", (_KIND,), with_kinds=True, flags="no-writes")
 
 _NAMES = ("confidence", "evidence_count", "corroborations", "contradictions")
 

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 from popoto.exceptions import ModelException
 from popoto.memory.decay import touch_command
 from popoto.memory.query import MemoryQuery
-from popoto.orm.commands import arun, queue, require_pipeline, run
+from popoto.orm.commands import queue, require_pipeline
+from popoto.orm.drivers import arun, run
 from popoto.orm.model import Model as OrmModel
 
 

@@ -9,7 +9,8 @@ from popoto.exceptions import QueryException
 from popoto.memory.bm25 import BM25Field, search_steps
 from popoto.memory.ranking import top_by_decay_steps
 from popoto.orm.builder import QueryBuilder
-from popoto.orm.commands import Command, adrive, drive, hash_of
+from popoto.orm.commands import Command, hash_of
+from popoto.orm.drivers import adrive, drive
 from popoto.orm.query import Query
 
 

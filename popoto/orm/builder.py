@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from popoto.exceptions import QueryException
-from popoto.orm.commands import adrive, astream, drive, stream
+from popoto.orm.drivers import adrive, astream, drive, stream
 from popoto.orm.fields.sorted import SHARING_TYPES
 from popoto.orm.lookups import Compiled, compile_filters, split_parameter
 from popoto.orm.selection import Order, Selection

@@ -1,7 +1,7 @@
 """An operation is a value: a `Command`. The sync API runs it, the async API awaits it, a pipeline queues it.
 
-Commands that follow from replies (slices, hops) are written once as a generator that yields commands and is sent their
-results; `drive` and `adrive` run it.
+How a command is sent, repeated and given up is written once, as a generator (`exchange`); so are operations of several
+commands (slices, hops), which yield commands and are sent their results. popoto.orm.drivers runs both, sync and async.
 
 redis-py's own retries are off, for they repeat a command whose reply was cut. Here each command says what may be done
 when the connection breaks: a read is repeated; a write carries a token, under which the server keeps its reply for a
@@ -11,11 +11,9 @@ UnknownOutcomeError.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
-import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -26,11 +24,9 @@ from popoto import redis_db
 from popoto.exceptions import ModelException, QueryException, UnknownOutcomeError
 from popoto.orm import keys
 from popoto.orm.scripts import Script, evalsha_or_source
-from popoto.orm.wire import BROKEN, call, hopeless, never_sent, refused_unread
+from popoto.orm.wire import BROKEN, hopeless, never_sent, refused_unread
 
 T = TypeVar("T")
-Steps = Generator["Command[Any] | list[Command[Any]]", Any, T]
-
 _PAUSES_S = (0.0, 0.05, 0.2, 0.5, 1.0)  # before each repeat; together far below the minute that a token lives
 _ERRORS: dict[str, type[Exception]] = {
     "UNIQUE": ModelException,
@@ -113,72 +109,82 @@ def _gave_up(command: Command[Any], error: Exception) -> Exception:
     )
 
 
-def run(command: Command[T], client: Any = None) -> T:
-    """Run one command and return its parsed reply.
+Exchange = Generator[Any, Any, T]
+"""A conversation with the server: yields a pause (float, seconds), one call (tuple of arguments) or a filled pipeline,
+and is sent the reply or thrown the error. popoto.orm.drivers hold it, sync or async."""
+
+
+def exchange(command: Command[T]) -> Exchange[T]:
+    """Run one command: hash first, source where the server does not know it, repeats where the connection breaks.
 
     Raises: ModelException, QueryException: the server refused, nothing was written. UnknownOutcomeError: the connection
         broke during a write, and no repeat got through. redis-py's errors: the connection, a wrong type.
     """
-    client = client or redis_db.get_REDIS_DB()
     script = command.script
     args = command.with_token()
     sent = False
     for pause, last in _attempts(command):
         if pause:
-            time.sleep(pause)
+            yield pause
         try:
             if script is None:
-                return command.parse(call(client, *args))
-            try:
-                reply = call(client, "EVALSHA", script.sha, command.key_count, *args)
-            except redis.exceptions.NoScriptError:
-                reply = call(client, "EVAL", script.source, command.key_count, *args)
-            return command.parse(reply)
+                reply = yield args
+            else:
+                try:
+                    reply = yield ("EVALSHA", script.sha, command.key_count, *args)
+                except redis.exceptions.NoScriptError:
+                    reply = yield ("EVAL", script.source, command.key_count, *args)
         except BROKEN as error:
-            if hopeless(error):
-                raise (_gave_up(command, error) if sent else error) from error
-            sent = sent or not never_sent(error)
-            if last:
+            no_use = hopeless(error)
+            sent = sent or not (no_use or never_sent(error))
+            if last or no_use:
                 raise (_gave_up(command, error) if sent else error) from error
         except redis.exceptions.ResponseError as error:
-            if sent and command.repeat != "read" and refused_unread(error):
-                if last:
-                    raise _gave_up(command, error) from error
-                continue
-            raise translated(error) from None
+            if not (sent and command.repeat != "read" and refused_unread(error)):
+                raise translated(error) from None
+            if last:
+                raise _gave_up(command, error) from error
+        else:
+            return command.parse(reply)
     raise AssertionError("unreachable")
 
 
-async def arun(command: Command[T], client: Any = None) -> T:
-    """Await one command: `run` on the running loop's client."""
-    client = client or redis_db.get_async_client()
-    script = command.script
-    args = command.with_token()
-    sent = False
-    for pause, last in _attempts(command):
+def exchange_reads(commands: Sequence[Command[Any]], client: Any) -> Exchange[list[Any]]:
+    """Run commands that may be repeated in one round trip, and return their parsed replies."""
+    for pause, last in _attempts(commands[0]):
         if pause:
-            await asyncio.sleep(pause)
+            yield pause
         try:
-            if script is None:
-                return command.parse(await client.execute_command(*args))
-            try:
-                reply = await client.execute_command("EVALSHA", script.sha, command.key_count, *args)
-            except redis.exceptions.NoScriptError:
-                reply = await client.execute_command("EVAL", script.source, command.key_count, *args)
-            return command.parse(reply)
+            replies = yield _filled(commands, client, by_hash=True)
+            if any(isinstance(reply, redis.exceptions.NoScriptError) for reply in replies):
+                replies = yield _filled(commands, client, by_hash=False)
         except BROKEN as error:
-            if hopeless(error):
-                raise (_gave_up(command, error) if sent else error) from error
-            sent = sent or not never_sent(error)
-            if last:
-                raise (_gave_up(command, error) if sent else error) from error
-        except redis.exceptions.ResponseError as error:
-            if sent and command.repeat != "read" and refused_unread(error):
-                if last:
-                    raise _gave_up(command, error) from error
-                continue
-            raise translated(error) from None
+            if last or hopeless(error):
+                raise
+        else:
+            return _parsed(commands, replies)
     raise AssertionError("unreachable")
+
+
+def _filled(commands: Sequence[Command[Any]], client: Any, by_hash: bool) -> Any:
+    pipeline = client.pipeline(transaction=False)
+    for command in commands:
+        if command.script is not None and by_hash:
+            pipeline.execute_command("EVALSHA", command.script.sha, command.key_count, *command.args)
+        else:
+            queue(command, pipeline)
+    return pipeline
+
+
+def _parsed(commands: Sequence[Command[Any]], replies: list[Any]) -> list[Any]:
+    out = []
+    for command, reply in zip(commands, replies, strict=True):
+        if isinstance(reply, redis.exceptions.ResponseError):
+            raise translated(reply)
+        if isinstance(reply, Exception):
+            raise reply
+        out.append(command.parse(reply))
+    return out
 
 
 def hash_of(reply: Any) -> dict[bytes, bytes]:
@@ -210,118 +216,3 @@ def require_pipeline(pipeline: Any) -> None:
             f"pipeline= expected a redis-py Pipeline (get_redis().pipeline()), got {type(pipeline).__name__}. "
             "Leave it out to run at once."
         )
-
-
-def run_reads(commands: Sequence[Command[Any]], client: Any = None) -> list[Any]:
-    """Run commands that may be repeated in one round trip and return their parsed replies."""
-    if len(commands) == 1:
-        return [run(commands[0], client)]
-    client = client or redis_db.get_REDIS_DB()
-    for pause, last in _attempts(commands[0]):
-        if pause:
-            time.sleep(pause)
-        pipeline = client.pipeline(transaction=False)
-        for command in commands:
-            queue(command, pipeline)
-        try:
-            replies = pipeline.execute(raise_on_error=False)
-        except BROKEN as error:
-            if last or hopeless(error):
-                raise
-            continue
-        return _parsed(commands, replies)
-    raise AssertionError("unreachable")
-
-
-async def arun_reads(commands: Sequence[Command[Any]], client: Any = None) -> list[Any]:
-    """Await `run_reads` on the running loop's client."""
-    if len(commands) == 1:
-        return [await arun(commands[0], client)]
-    client = client or redis_db.get_async_client()
-    for pause, last in _attempts(commands[0]):
-        if pause:
-            await asyncio.sleep(pause)
-        pipeline = client.pipeline(transaction=False)
-        for command in commands:
-            queue(command, pipeline)
-        try:
-            replies = await pipeline.execute(raise_on_error=False)
-        except BROKEN as error:
-            if last or hopeless(error):
-                raise
-            continue
-        return _parsed(commands, replies)
-    raise AssertionError("unreachable")
-
-
-def _parsed(commands: Sequence[Command[Any]], replies: list[Any]) -> list[Any]:
-    out = []
-    for command, reply in zip(commands, replies, strict=True):
-        if isinstance(reply, redis.exceptions.ResponseError):
-            raise translated(reply)
-        if isinstance(reply, Exception):
-            raise reply
-        out.append(command.parse(reply))
-    return out
-
-
-def drive(steps: Steps[T]) -> T:
-    """Run an operation of several commands."""
-    reply: Any = None
-    while True:
-        try:
-            step = steps.send(reply)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        reply = run_reads(step) if isinstance(step, list) else run(step)
-
-
-async def adrive(steps: Steps[T]) -> T:
-    """Await an operation of several commands."""
-    reply: Any = None
-    while True:
-        try:
-            step = steps.send(reply)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        reply = await arun_reads(step) if isinstance(step, list) else await arun(step)
-
-
-class Batch(Generic[T]):
-    """What a generator yields to hand out results before it ends: a slice of a long answer."""
-
-    __slots__ = ("items",)
-
-    def __init__(self, items: list[T]) -> None:
-        self.items = items
-
-
-def stream(steps: Generator[Any, Any, None]) -> Iterator[Any]:
-    """Run a generator that yields commands and `Batch`es; give out the batches' items one by one."""
-    reply: Any = None
-    while True:
-        try:
-            step = steps.send(reply)
-        except StopIteration:
-            return
-        if isinstance(step, Batch):
-            reply = None
-            yield from step.items
-        else:
-            reply = run_reads(step) if isinstance(step, list) else run(step)
-
-
-async def astream(steps: Generator[Any, Any, None]) -> AsyncIterator[Any]:
-    """Await `stream`."""
-    reply: Any = None
-    while True:
-        try:
-            step = steps.send(reply)
-        except StopIteration:
-            return
-        if isinstance(step, Batch):
-            reply = None
-            for item in step.items:
-                yield item
-        else:
-            reply = await arun_reads(step) if isinstance(step, list) else await arun(step)

@@ -20,7 +20,8 @@ import redis.exceptions
 
 from popoto.exceptions import KeyMutationError, ModelException
 from popoto.orm.coerce import MAX_DIGITS, CoercionError, coercer_for, describe
-from popoto.orm.commands import Command, arun, queue, require_pipeline, run
+from popoto.orm.commands import Command, queue, require_pipeline
+from popoto.orm.drivers import arun, run
 from popoto.orm.fields.base import Field
 from popoto.orm.keys import ModelKeys, index_part
 from popoto.orm.plan import pack

@@ -19,6 +19,7 @@ class ModelBase(type):
 
     _meta: ModelOptions
     _options: ModelOptions
+    _ttl: Any
 
     def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any], **kwargs: Any) -> ModelBase:
         cls = super().__new__(mcs, name, bases, body, **kwargs)
@@ -35,6 +36,8 @@ class ModelBase(type):
         _refuse_stray_attributes(name, body)
         cls._meta = cls._options = meta
         meta.finish(cls)
+        if meta.ttl is not None:
+            cls._ttl = meta.ttl
         auto = meta.fields.get("_auto_key")
         if auto is not None and "_auto_key" not in body:
             cls._auto_key = auto  # type: ignore[attr-defined]

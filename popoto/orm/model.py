@@ -8,7 +8,8 @@ from typing import Any, ClassVar, TypeVar
 
 from popoto.exceptions import KeyMutationError, ModelException, SkipSaveException
 from popoto.orm import plan
-from popoto.orm.commands import Command, arun, queue, require_pipeline, run
+from popoto.orm.commands import Command, queue, require_pipeline
+from popoto.orm.drivers import arun, run
 from popoto.orm.increment import aincrement, increment
 from popoto.orm.keys import unescape
 from popoto.orm.query import Query
@@ -160,9 +161,8 @@ class Model(Record):
             guard = plan.GUARD_EXISTS
         elif self._saved_key is None and meta.insert_only:
             guard = plan.GUARD_NEW
-        expire = False
-        if self._ttl is not None or self._expire_at is not None or "_ttl" in values:
-            expire = plan.expiry_of(self._ttl, self._expire_at, "_ttl" in values)
+        # an expiry is touched only where it was set on this instance: a loaded record keeps the one it has
+        expire = plan.expiry_of(values.get("_ttl"), self._expire_at, "_ttl" in values)
         commands = plan.recorded(
             [f for f in meta.save_hooks if names is None or f.name in names],
             "on_save",

@@ -90,15 +90,15 @@ def commit_command(
                 raise ModelException(f"{meta.model_name}.{name}: {error}") from None
     entries: list[Any] = []
     payload: list[Any] = []
-    plan: dict[str, Any] = {
-        "guard": guard,
-        "moved": moved or False,
-        "hash": hash_pairs,
-        "partial": names is not None,
-        "payload": payload,
-        "expire": expire,
-        "commands": commands,
-    }
+    plan: dict[str, Any] = {"hash": hash_pairs, "payload": payload}  # only what differs from the rule: it is unpacked
+    if guard:  # on the server, at each save
+        plan["guard"] = guard
+    if moved:
+        plan["moved"] = moved
+    if expire:
+        plan["expire"] = expire
+    if commands:
+        plan["commands"] = commands
     if names is None:
         for slot in meta.slots:
             made = slot.make(values)
@@ -123,6 +123,7 @@ def _partial_entries(
     plan: dict[str, Any],
 ) -> None:
     """Fill in the entries that a partial save of `names` changes, and say what the server takes from what is stored."""
+    plan["partial"] = True
     masks: list[list[bool]] = []
     keeps: list[bool] = []
     dropped: list[str] = []

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from popoto import redis_db
 from popoto.exceptions import QueryException
 from popoto.orm.builder import QueryBuilder
-from popoto.orm.commands import Command, adrive, drive, hash_of
+from popoto.orm.commands import Command, hash_of
 from popoto.orm.db_key import DB_key
+from popoto.orm.drivers import adrive, drive
 from popoto.orm.lookups import whole_key
 
 if TYPE_CHECKING:

@@ -137,7 +137,7 @@ class Record(metaclass=ModelBase):
 
         Raises: ModelException: `_ttl` and `_expire_at` are both set.
         """
-        if self._ttl and self._expire_at:
+        if self.__dict__.get("_ttl") and self._expire_at:
             raise ModelException(
                 f"_ttl ({self._ttl!r}) and _expire_at ({self._expire_at!r}) are both set; use one of them."
             )

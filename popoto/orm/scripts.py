@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import Any, ClassVar
 
 _FRAGMENT = re.compile(r"^LIB_(\w+)$", re.MULTILINE)
-_kinds: list[tuple[str, str]] = []
+_kinds: dict[tuple[str, str], tuple[str, ...]] = {}
 
 
 def read_lua(package: str, name: str) -> str:
@@ -28,8 +28,8 @@ class Script:
     Args:
         package: package whose folder `lua` holds the file.
         name: file name without `.lua`.
-        fragments: (package, name) of fragments that go before it. A line `LIB_X` in the file is replaced by the
-            ORM's fragment `lib_x`.
+        fragments: (package, name) of fragments that go before it (of a kind's too, when the script calls its
+            helpers). A line `LIB_X` in the file is replaced by the ORM's fragment `lib_x`.
         with_kinds: True puts lib_record and every registered entry kind before it.
         flags: "no-writes" for a script that only reads: it then also runs on a replica and on a full server.
             "allow-oom" for one that frees memory.
@@ -52,12 +52,14 @@ class Script:
 
     @cached_property
     def source(self) -> str:
-        pieces = list(self._fragments)
+        pieces = []
         if self._with_kinds:
-            pieces = [("popoto.orm", "lib_record"), *_kinds, *pieces]
+            pieces.append(read_lua("popoto.orm", "lib_record"))
+            pieces += [_lazy(*kind, letters) for kind, letters in _kinds.items() if kind not in self._fragments]
+        pieces += [read_lua(*fragment) for fragment in self._fragments]
         body = read_lua(self.package, self.name)
-        body = _FRAGMENT.sub(lambda match: read_lua("popoto.orm", f"lib_{match.group(1).lower()}"), body)
-        return self._first_line + _strip("\n".join([*(read_lua(*piece) for piece in pieces), body]))
+        pieces.append(_FRAGMENT.sub(lambda match: read_lua("popoto.orm", f"lib_{match.group(1).lower()}"), body))
+        return self._first_line + _strip("\n".join(pieces))
 
     @cached_property
     def sha(self) -> str:
@@ -77,16 +79,29 @@ def _strip(source: str) -> str:
     return "\n".join(kept) + "\n"
 
 
-def register_kind(package: str, name: str) -> None:
-    """Make an entry kind (a fragment that fills `kinds`, see lib_record.lua) known to commit and remove."""
-    if (package, name) not in _kinds:
-        _kinds.append((package, name))
+def _lazy(package: str, name: str, letters: tuple[str, ...]) -> str:
+    """Return a kind's fragment in a function that lib_record calls when one of its kinds is asked for."""
+    first = f"lazy['{letters[0]}']"
+    also = "".join(f"lazy['{letter}'] = {first}\n" for letter in letters[1:])
+    return f"{first} = function()\n{read_lua(package, name)}\nend\n{also}"
+
+
+def register_kind(package: str, name: str, *letters: str) -> None:
+    """Make entry kinds known to commit and remove.
+
+    Args:
+        package, name: the fragment `package`/lua/`name`.lua, which fills `kinds` (see lib_record.lua).
+        letters: the kinds that it fills, e.g. "b".
+    """
+    if _kinds.get((package, name)) != letters:
+        _kinds[package, name] = letters
         for script in Script._all:
             script._forget()
 
 
-for _name in ("kind_set", "kind_zset", "kind_companion"):
-    register_kind("popoto.orm", _name)
+register_kind("popoto.orm", "kind_set", "s", "u", "t", "tu")
+register_kind("popoto.orm", "kind_zset", "z")
+register_kind("popoto.orm", "kind_companion", "h")
 
 
 def evalsha_or_source(script: Script, pipeline: Any) -> tuple[str, str]:

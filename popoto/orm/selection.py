@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from popoto.exceptions import ModelException, QueryException
-from popoto.orm.commands import Batch, Command, hash_of
+from popoto.orm.commands import Command, hash_of
+from popoto.orm.drivers import Batch
 from popoto.orm.fields.sorted import comparable
 from popoto.orm.keys import ModelKeys, shared_key
 from popoto.orm.lookups import Compiled

@@ -27,7 +27,8 @@ from popoto.memory.clock import now
 from popoto.memory.confidence import ConfidenceField, most_believed_steps, read_command
 from popoto.memory.decay import DecayingSortedField
 from popoto.memory.ranking import score_command, top_by_decay_steps
-from popoto.orm.commands import Command, adrive, drive, hash_of
+from popoto.orm.commands import Command, hash_of
+from popoto.orm.drivers import adrive, drive
 from popoto.recipes.fitting import Fitted, fit
 from popoto.recipes.formats import FORMATS, format_natural, format_structured, format_xml, shown_fields
 from popoto.recipes.together import together

@@ -18,7 +18,7 @@ from popoto.exceptions import ModelException, QueryException
 from popoto.memory import bm25
 from popoto.memory.bm25 import BM25Field, scores_steps, search_steps
 from popoto.memory.tokenizer import DEFAULT, ENGLISH
-from popoto.orm.commands import drive, run
+from popoto.orm.drivers import drive, run
 from popoto.orm.keys import model_keys
 
 P = "$BM25:Note:words"

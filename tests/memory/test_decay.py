@@ -12,7 +12,7 @@ from popoto import Field, FloatField, KeyField, Model, ModelException, QueryExce
 from popoto.memory import clock
 from popoto.memory.decay import DecayingSortedField, base_number, decay_score, touch_command
 from popoto.memory.defaults import Defaults, InteractionWeight, TemporalPeriod
-from popoto.orm.commands import run
+from popoto.orm.drivers import run
 
 NOW = 1_750_000_000.0
 

@@ -16,7 +16,7 @@ from popoto.memory import clock, ranking
 from popoto.memory.decay import DecayingSortedField, base_number, decay_score
 from popoto.memory.defaults import Defaults
 from popoto.memory.ranking import score_command, top_by_decay_steps
-from popoto.orm.commands import adrive, drive, run
+from popoto.orm.drivers import adrive, drive, run
 from popoto.orm.scripts import read_lua
 
 NOW = 1_750_000_000.0

@@ -52,20 +52,21 @@ if state then
 end
 
 -- 1. Scores.
-local function looked_up(key, members)
+local function looked_up(key, members, count)
   local out = {}
-  for from = 1, #members, CHUNK do
-    local found = redis.call('ZMSCORE', key, unpack(members, from, math.min(from + CHUNK - 1, #members)))
+  count = count or #members
+  for from = 1, count, CHUNK do
+    local found = redis.call('ZMSCORE', key, unpack(members, from, math.min(from + CHUNK - 1, count)))
     for i = 1, #found do out[from + i - 1] = found[i] and score_number(found[i]) end
   end
   return out
 end
 
--- A list of numbers; false for a member that the base set does not know.
-local function bases_of(members)
-  if q.base == 'set' then return looked_up(KEYS[2], members) end
+-- A list of numbers for the first `count` members, or all; false for a member that the base set does not know.
+local function bases_of(members, count)
+  if q.base == 'set' then return looked_up(KEYS[2], members, count) end
   local out = {}
-  for i = 1, #members do
+  for i = 1, count or #members do
     out[i] = q.base == 'hash' and q.field and base_number(redis.call('HGET', members[i], q.field)) or 1
   end
   return out
@@ -262,31 +263,40 @@ local function choose()
   return by_time > by_base and times or bases
 end
 
--- Take the next ones of a set. Who scores too little even with the best that the other set has left is dropped at once:
--- either it is not met there yet, and then it has no more than that; or it was, and was scored then.
+-- Take the next ones of a set. What a member can score at best, with the best that the other set has left, falls along the
+-- walk: from the first who scores too little even so, all are dropped. (Such a one is either not met in the other set yet,
+-- and then it has no more than that; or it was, and was scored then.)
 local function advance(walk)
-  local other_known = bases ~= nil and top.full
+  local by_time = walk == times
   local members, texts = take(walk)
-  local kept, own = {}, {}
-  for i = 1, #members do
-    local value = score_number(texts[i])
-    if walk == times then value = decay.factor(value) elseif constant then value = 1 end
-    local most = math.huge
-    if other_known then most = walk == times and next_base() * value or bound(value) end
-    if not other_known or most >= top.score then
-      kept[#kept + 1] = members[i]
-      own[#kept] = value
+  local full, worst = top.full, top.score
+  local count, own = #members, {}
+  local b = bases and next_base()
+  for i = 1, count do
+    local value = (by_time or not constant) and score_number(texts[i]) or 1
+    local factor = by_time and decay.factor(value) or nil
+    if full and bases and (by_time and b * factor or bound(value)) < worst then
+      -- `pow` may be off in its last bits: only what lies further below ends the chunk
+      if not by_time or b * (negative and decay.below(value) or decay.above(value)) < worst then
+        count = i - 1
+        break
+      end
     end
+    own[i] = factor or value
   end
-  local known, scores = {}, {}
-  local others = walk == times and bases_of(kept) or looked_up(KEYS[1], kept)
-  for i = 1, #kept do
-    if others[i] then
-      known[#known + 1] = kept[i]
-      scores[#known] = walk == times and others[i] * own[i] or own[i] * decay.factor(others[i])
-    elseif walk == times then return false end
+  local others = by_time and bases_of(members, count) or looked_up(KEYS[1], members, count)
+  local near_best, scores, found = {}, {}, 0
+  for i = 1, count do
+    local other = others[i]
+    if other then
+      local score = by_time and other * own[i] or own[i] * decay.factor(other)
+      if not full or score >= worst then
+        found = found + 1
+        near_best[found], scores[found] = members[i], score
+      end
+    elseif by_time then return false end
   end
-  offer(known, scores)
+  offer(near_best, scores)
   return true
 end
 

@@ -5,16 +5,16 @@
 -- KEYS[3]  zset    the same, all scores 0: the order by name
 -- KEYS[4]  zset    records with a TTL -> when they expire, ms
 -- KEYS[5]  -       sentinel of the same hash tag, never written: while a slot moves, the call is refused whole
--- ARGV[1]  bytes   packed plan, a map:
---                    guard    0 = none, 1 = the record must exist, 2 = it must not
---                    moved    the key that the record had before (key migration), or false
+-- ARGV[1]  bytes   packed plan, a map; all but hash and payload may be missing:
+--                    guard    1 = the record must exist, 2 = it must not
+--                    moved    the key that the record had before (key migration)
 --                    hash     flat list: field, bytes, field, bytes...
 --                    partial  true: slots that the plan does not name keep their entries
 --                    payload  one for each entry; false = keep what is stored
 --                    masks    partial only, a list for each entry: is the part the caller's (true) or the stored one's
 --                    keeps    partial only, one for each entry: true = `kept` is the stored one's
 --                    dropped  partial only: slots that lose their entry
---                    expire   false = leave, {'px', ms from now}, {'at', ms}, {'persist'}
+--                    expire   {'px', ms from now}, {'at', ms}, {'persist'}; missing = leave
 --                    commands what on_save hooks recorded, run last
 -- ARGV[2]  bytes   packed list of entries (lib_record); of a full save it is the new occupancy to the letter
 -- ARGV[3]  string  key of the token under which the reply is kept for a repeat, or ''
@@ -169,6 +169,6 @@ if expire or plan.moved or redis.call('ZCARD', home.expiry) > 0 then
 end
 
 -- 4. What hooks recorded.
-local failed = run_recorded(plan.commands, rk, 'saved')
+local failed = plan.commands and run_recorded(plan.commands, rk, 'saved')
 if failed then return remember_error(token, failed) end
 return remember(token, created)

@@ -22,46 +22,44 @@ local function living_owner(key, rk, old_rk)
   end
 end
 
-local function define_set_kind(name, unique, text)
-  local kind = {}
-  function kind.probe(e, key)
-    return wrong_type(key, 'set') or
-      (text and (wrong_type(e[3] .. '::lex', 'zset') or wrong_type(e[3] .. '::rev', 'zset'))) or nil
-  end
-  function kind.check(e, key, rk, old_rk)
-    if unique and e[5] ~= true then
-      local owner = living_owner(key, rk, old_rk)
-      if owner then
-        return 'UNIQUE ' .. e[1] .. ': the value ' .. string.sub(e[4][#e[4]], 1, 80) .. ' already exists (it belongs to ' ..
-          string.sub(owner, 1, 120) .. '); nothing was written. Choose another value, or change that record first.'
-      end
-    end
-  end
-  function kind.put(e, key, rk)
-    if unique and e[5] ~= true then
-      for _, owner in ipairs(redis.call('SMEMBERS', key)) do
-        if owner ~= rk then redis.call('SREM', key, owner) end
-      end
-    end
-    redis.call('SADD', key, rk)
-    local value = text and text_of(e)
-    if value then
-      redis.call('ZADD', e[3] .. '::lex', 0, lex_member(value, rk))
-      redis.call('ZADD', e[3] .. '::rev', 0, lex_member(string.reverse(value), rk))
-    end
-  end
-  function kind.drop(e, key, rk)
-    redis.call('SREM', key, rk)
-    local value = text and text_of(e)
-    if value then
-      redis.call('ZREM', e[3] .. '::lex', lex_member(value, rk))
-      redis.call('ZREM', e[3] .. '::rev', lex_member(string.reverse(value), rk))
-    end
-  end
-  kinds[name] = kind
+local is_unique = {u = true, tu = true}
+local is_text = {t = true, tu = true}
+local set_kind = {}
+
+function set_kind.probe(e, key)
+  return wrong_type(key, 'set') or (is_text[e[2]] and
+    (wrong_type(e[3] .. '::lex', 'zset') or wrong_type(e[3] .. '::rev', 'zset'))) or nil
 end
 
-define_set_kind('s', false, false)
-define_set_kind('u', true, false)
-define_set_kind('t', false, true)
-define_set_kind('tu', true, true)
+function set_kind.check(e, key, rk, old_rk)
+  local owner = is_unique[e[2]] and e[5] ~= true and living_owner(key, rk, old_rk)
+  if owner then
+    return 'UNIQUE ' .. e[1] .. ': the value ' .. string.sub(e[4][#e[4]], 1, 80) .. ' already exists (it belongs to ' ..
+      string.sub(owner, 1, 120) .. '); nothing was written. Choose another value, or change that record first.'
+  end
+end
+
+function set_kind.put(e, key, rk)
+  if is_unique[e[2]] and e[5] ~= true then
+    for _, owner in ipairs(redis.call('SMEMBERS', key)) do
+      if owner ~= rk then redis.call('SREM', key, owner) end
+    end
+  end
+  redis.call('SADD', key, rk)
+  local value = is_text[e[2]] and text_of(e)
+  if value then
+    redis.call('ZADD', e[3] .. '::lex', 0, lex_member(value, rk))
+    redis.call('ZADD', e[3] .. '::rev', 0, lex_member(string.reverse(value), rk))
+  end
+end
+
+function set_kind.drop(e, key, rk)
+  redis.call('SREM', key, rk)
+  local value = is_text[e[2]] and text_of(e)
+  if value then
+    redis.call('ZREM', e[3] .. '::lex', lex_member(value, rk))
+    redis.call('ZREM', e[3] .. '::rev', lex_member(string.reverse(value), rk))
+  end
+end
+
+kinds.s, kinds.u, kinds.t, kinds.tu = set_kind, set_kind, set_kind, set_kind

@@ -15,7 +15,16 @@
 --                                        same slot, has (it may lie in another key and under another member)
 --   drop(e, key, rk)                     remove it
 --   probe(e, key)                        a sentence when a key of it holds another type, or nil
-local kinds = {}
+--
+-- The fragments stand in functions, `lazy[kind]`, which run when their kind is first asked for: a save should not pay for
+-- kinds that its model does not have.
+local lazy = {}
+local kinds = setmetatable({}, {__index = function(known, kind)
+  if lazy[kind] then
+    lazy[kind]()
+    return rawget(known, kind)
+  end
+end})
 
 local function entry_key(e)
   local key = e[3]
