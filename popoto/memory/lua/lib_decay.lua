@@ -14,12 +14,14 @@ local function decay_of(now, rate)
   local function bounded(f) return f < LEAST and LEAST or f > MOST and MOST or f end
   local floor = bounded(0.01 ^ -rate)
   local decay = {floor = floor}
+  local power, falls = -rate, rate > 0
 
   function decay.factor(t)
     local days = (now - t) / 86400
     if days <= 0.01 then return floor end
-    local f = bounded(days ^ -rate)
-    if rate > 0 then return f < floor and f or floor end
+    local f = days ^ power
+    if f < LEAST then f = LEAST elseif f > MOST then f = MOST end
+    if falls then return f < floor and f or floor end
     return f > floor and f or floor
   end
 

@@ -6,12 +6,14 @@
 --   left                    how many are not taken yet
 --   taken                   how many were, in this call
 --   take(count)             the next ones: list of members, list of score texts
+--   names(count)            the next ones: list of members
 --   beyond()                the nearest score behind `score` that differs from it, or nil
 --   ahead(depth)            the score `depth` places further on (of the last one where the set ends before)
 -- `at` {text, member} is the next one of an earlier call; the walk goes on at its place even if it is gone.
 local function score_number(text)
-  if text == 'inf' then return math.huge elseif text == '-inf' then return -math.huge end
-  return tonumber(text)
+  local number = tonumber(text)
+  if number then return number end -- some C libraries read 'inf', others do not
+  return text == 'inf' and math.huge or -math.huge
 end
 
 -- How many members come before the place of (text, name) in ascending order.
@@ -56,6 +58,16 @@ local function walk_of(key, ascending, at)
     walk.taken = walk.taken + #members
     stand(flat[2 * count + 2], flat[2 * count + 1])
     return members, texts
+  end
+
+  function walk.names(count)
+    local members = redis.call(range, key, rank, rank + count)
+    local following = members[count + 1]
+    members[count + 1] = nil
+    rank = rank + #members
+    walk.taken = walk.taken + #members
+    stand(following and redis.call('ZSCORE', key, following), following)
+    return members
   end
 
   function walk.beyond()

@@ -38,6 +38,7 @@ local q = cmsgpack.unpack(ARGV[1])
 local state = ARGV[2] ~= '' and cmsgpack.unpack(ARGV[2]) or nil
 local everything = q.where[1] == 'all'
 local decay = decay_of(q.now, q.rate)
+local factor_at = decay.factor
 local top = top_of(q.n)
 local negative = state ~= nil and state.negative
 local visited, total = 0, state and state.total or 0
@@ -57,7 +58,10 @@ local function looked_up(key, members, count)
   count = count or #members
   for from = 1, count, CHUNK do
     local found = redis.call('ZMSCORE', key, unpack(members, from, math.min(from + CHUNK - 1, count)))
-    for i = 1, #found do out[from + i - 1] = found[i] and score_number(found[i]) end
+    for i = 1, #found do
+      local text = found[i]
+      out[from + i - 1] = text and (tonumber(text) or score_number(text))
+    end
   end
   return out
 end
@@ -98,7 +102,7 @@ local function offer_all(members)
     if times[i] then
       if not bases[i] then return false end
       known[#known + 1] = members[i]
-      scores[#known] = bases[i] * decay.factor(times[i])
+      scores[#known] = bases[i] * factor_at(times[i])
     end
   end
   visited = visited + #members
@@ -165,6 +169,13 @@ local function take(walk)
   return members, texts
 end
 
+local function take_names(walk)
+  local members = walk.names(math.min(walk.step, q.slice - visited))
+  walk.step = math.min(walk.step * 2, q.chunks[2])
+  visited = visited + #members
+  return members
+end
+
 times = open_times(state and state.times)
 
 if q.collect then
@@ -177,7 +188,7 @@ if q.collect then
     for i = 1, #members do
       if not base[i] then return {2} end
       out[#out + 1] = members[i]
-      out[#out + 1] = string.format('%.17g', base[i] * decay.factor(at[i]))
+      out[#out + 1] = string.format('%.17g', base[i] * factor_at(at[i]))
     end
   end
   if times.done then return {0, out, {}, visited} end
@@ -202,7 +213,7 @@ local near, far, least -- factors of the members that are not met: of the next o
 
 local function look_ahead()
   if times.done then return end
-  near = decay.factor(times.score)
+  near = factor_at(times.score)
   local behind = times.beyond()
   far = behind and (negative and decay.below(behind) or not negative and decay.above(behind)) or nil
   least = nil
@@ -216,7 +227,7 @@ local function bound(b)
   return b * least
 end
 
-local function next_base() return constant and 1 or bases.score end
+local function next_base() return (constant or not bases) and 1 or bases.score end
 
 -- True when nobody who is not met can be among the best. Equal scores go by name, descending as a walk from the top has
 -- them: a set in which equal ones remain has none left that comes before the next one's name. So a tie with the n-th best
@@ -263,38 +274,37 @@ local function choose()
   return by_time > by_base and times or bases
 end
 
--- Take the next ones of a set. What a member can score at best, with the best that the other set has left, falls along the
--- walk: from the first who scores too little even so, all are dropped. (Such a one is either not met in the other set yet,
--- and then it has no more than that; or it was, and was scored then.)
+-- Take the next ones of a set and look them up in the other. What a member has in this set is at most what the first of
+-- them has: with that, most prove too low already, and only the rest are asked for it. (Reading a score as text, and `pow`,
+-- are what costs here.)
 local function advance(walk)
   local by_time = walk == times
-  local members, texts = take(walk)
+  local head = next_base()
+  if by_time then head = negative and math.min(near, far or near) or math.max(near, far or near) end
   local full, worst = top.full, top.score
-  local count, own = #members, {}
-  local b = bases and next_base()
-  for i = 1, count do
-    local value = (by_time or not constant) and score_number(texts[i]) or 1
-    local factor = by_time and decay.factor(value) or nil
-    if full and bases and (by_time and b * factor or bound(value)) < worst then
-      -- `pow` may be off in its last bits: only what lies further below ends the chunk
-      if not by_time or b * (negative and decay.below(value) or decay.above(value)) < worst then
-        count = i - 1
-        break
-      end
-    end
-    own[i] = factor or value
-  end
-  local others = by_time and bases_of(members, count) or looked_up(KEYS[1], members, count)
-  local near_best, scores, found = {}, {}, 0
-  for i = 1, count do
+  local members = take_names(walk)
+  local others = by_time and bases_of(members) or looked_up(KEYS[1], members)
+  local kept, other_of, count = {}, {}, 0
+  for i = 1, #members do
     local other = others[i]
     if other then
-      local score = by_time and other * own[i] or own[i] * decay.factor(other)
-      if not full or score >= worst then
-        found = found + 1
-        near_best[found], scores[found] = members[i], score
+      if not by_time then other = factor_at(other) end
+      -- a base on the other side of 0 than the walk is made for has no bound here but 0
+      if not full or other * head >= worst or (by_time and (other < 0) ~= negative and (negative or worst < 0)) then
+        count = count + 1
+        kept[count], other_of[count] = members[i], other
       end
     elseif by_time then return false end
+  end
+  local own = (by_time or not constant) and looked_up(walk.key, kept)
+  local near_best, scores, found = {}, {}, 0
+  for i = 1, count do
+    local value = by_time and factor_at(own[i]) or own and own[i] or 1
+    local score = by_time and other_of[i] * value or value * other_of[i]
+    if not full or score >= worst then
+      found = found + 1
+      near_best[found], scores[found] = kept[i], score
+    end
   end
   offer(near_best, scores)
   return true
