@@ -111,7 +111,7 @@ class ModelKeys:
 
     def record_key(self, parts: Iterable[Any]) -> str:
         """Return the key of the record whose key fields, by name, hold these values."""
-        return ":".join([self.record, *map(key_part, parts)])
+        return ":".join([self.record, *[key_part(part) for part in parts]])
 
     def base(self, prefix: str, field_name: str) -> str:
         """Return the index key of a field without value or partition."""

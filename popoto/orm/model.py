@@ -11,7 +11,7 @@ from popoto.orm import plan
 from popoto.orm.commands import Command, queue, require_pipeline
 from popoto.orm.drivers import arun, run
 from popoto.orm.increment import aincrement, increment
-from popoto.orm.keys import unescape
+from popoto.orm.keys import ModelKeys, unescape
 from popoto.orm.query import Query
 from popoto.orm.record import Record
 
@@ -132,7 +132,7 @@ class Model(Record):
         meta = self._meta
         keys = meta.keys
         if self._saved_key is not None:
-            self._key_of_save(migrate_key)  # a changed key is refused before any hook runs
+            self._key_of_save(keys, migrate_key)  # a changed key is refused before any hook runs
         try:
             go_on = self.pre_save(
                 pipeline=pipeline,
@@ -152,24 +152,20 @@ class Model(Record):
                     values.get(field.name), skip_auto_now=skip_auto_now, **kwargs
                 )
         self._validate(names)
-        record_key, moved = self._key_of_save(migrate_key)
-        if moved:
-            if names is not None:
-                names = names | meta.key_field_names
+        record_key, moved = self._key_of_save(keys, migrate_key)
+        if moved and names is not None:
+            names = names | meta.key_field_names
         guard = plan.GUARD_NONE
         if names is not None:
             guard = plan.GUARD_EXISTS
         elif self._saved_key is None and meta.insert_only:
             guard = plan.GUARD_NEW
         # an expiry is touched only where it was set on this instance: a loaded record keeps the one it has
-        expire = plan.expiry_of(values.get("_ttl"), self._expire_at, "_ttl" in values)
-        commands = plan.recorded(
-            [f for f in meta.save_hooks if names is None or f.name in names],
-            "on_save",
-            self,
-            ignore_errors=ignore_errors,
-            **kwargs,
-        )
+        expire = None
+        if "_ttl" in values or self._expire_at is not None:
+            expire = plan.expiry_of(values.get("_ttl"), self._expire_at, "_ttl" in values)
+        hooks = [f for f in meta.save_hooks if names is None or f.name in names]
+        commands = plan.recorded(hooks, "on_save", self, ignore_errors=ignore_errors, **kwargs)
 
         def saved(created: int) -> int:
             values["_saved_key"] = record_key
@@ -203,19 +199,21 @@ class Model(Record):
             )
         return names
 
-    def _key_of_save(self, migrate_key: bool) -> tuple[str, str | None]:
+    def _key_of_save(self, keys: ModelKeys, migrate_key: bool) -> tuple[str, str | None]:
         """Return (key to save under, key the record moves from or None).
 
         Raises: KeyMutationError: the key changed without leave. ModelException: every key part is None.
         """
         meta, values = self._meta, self.__dict__
-        record_key = meta.record_key(values)
+        record_key = keys.record_key([values[name] for name in meta.key_names])
         saved = self._saved_key
-        namespace = meta.keys.namespace
-        if saved is not None and not saved.startswith(meta.keys.record + ":"):
+        if saved == record_key:
+            return record_key, None
+        namespace = keys.namespace
+        if saved is not None and not saved.startswith(keys.record + ":"):
             saved = None  # it was stored in another namespace
-        if saved is None or saved == record_key:
-            if saved is None and all(values.get(name) is None for name in meta.key_names):
+        if saved is None:
+            if all(values.get(name) is None for name in meta.key_names):
                 raise ModelException(
                     f"{type(self).__name__}: every key field is None ({', '.join(meta.key_names)}). Give one a value."
                 )

@@ -38,6 +38,8 @@ class ModelOptions:
         self.indexes: tuple[tuple[tuple[str, ...], bool], ...] = ()
         self.abstract = False
         self.slots: list[Slot] = []
+        self._heads_for: ModelKeys | None = None
+        self._heads: list[tuple[str, str, str, Any]] = []
         self.dependants: dict[str, list[Slot]] = {}
 
     # -- built from the class body ----------------------------------------------------------------------------------
@@ -133,6 +135,13 @@ class ModelOptions:
     def keys(self) -> ModelKeys:
         """The model's keys in the current namespace."""
         return model_keys(redis_db.key_namespace(), self.model_name)
+
+    def slot_heads(self, keys: ModelKeys) -> list[tuple[str, str, str, Any]]:
+        """Return (slot name, kind, base key, make) of each slot: what a full save needs of it."""
+        if self._heads_for is not keys:
+            self._heads = [(s.name, s.kind, keys.base(s.prefix, s.field_name), s.make) for s in self.slots]
+            self._heads_for = keys
+        return self._heads
 
     @property
     def field_names(self) -> list[str]:

@@ -81,13 +81,13 @@ def commit_command(
     Raises: ModelException: a value cannot be stored.
     """
     hash_pairs: list[Any] = []
-    for name, encode in meta.encoders:
-        if names is None or name in names:
-            hash_pairs.append(name)
-            try:
-                hash_pairs.append(encode(values[name]))
-            except ValueError as error:  # a CodecError, which names neither model nor field
-                raise ModelException(f"{meta.model_name}.{name}: {error}") from None
+    name = ""
+    try:
+        for name, encode in meta.encoders:
+            if names is None or name in names:
+                hash_pairs += (name, encode(values[name]))
+    except ValueError as error:  # a CodecError, which names neither model nor field
+        raise ModelException(f"{meta.model_name}.{name}: {error}") from None
     entries: list[Any] = []
     payload: list[Any] = []
     plan: dict[str, Any] = {"hash": hash_pairs, "payload": payload}  # only what differs from the rule: it is unpacked
@@ -100,10 +100,10 @@ def commit_command(
     if commands:
         plan["commands"] = commands
     if names is None:
-        for slot in meta.slots:
-            made = slot.make(values)
+        for slot_name, kind, base, make in meta.slot_heads(keys):
+            made = make(values)
             if made is not None:
-                entries.append((slot.name, slot.kind, keys.base(slot.prefix, slot.field_name), made[0], made[1]))
+                entries.append((slot_name, kind, base, made[0], made[1]))
                 payload.append(KEEP if made[2] is None else made[2])
     else:
         _partial_entries(meta.slots, keys, values, names, entries, plan)

@@ -48,7 +48,11 @@ class Record(metaclass=ModelBase):
             for name, field in meta.init_items:
                 if name in given:
                     value = given.pop(name)
-                    if value is not None and (type(value) is not field.type or field._always_coerces):
+                    if value is not None and (
+                        type(value) is not field.type
+                        or field._own_coerce
+                        or (field._longest and len(value) > field._longest)
+                    ):
                         value = field.coerce(value)
                     values[name] = value
                 elif field.default is None and not field.is_auto:
@@ -156,7 +160,11 @@ class Record(metaclass=ModelBase):
                 value = values.get(name)
                 if value is None:
                     values[name] = None
-                elif (type(value) is not field.type or field._always_coerces) and (names is None or name in names):
+                elif (
+                    type(value) is not field.type
+                    or field._own_coerce
+                    or (field._longest and len(value) > field._longest)
+                ) and (names is None or name in names):
                     values[name] = field.coerce(value)
         except ModelException as error:
             raise ModelException(f"{type(self).__name__}: {error}") from None

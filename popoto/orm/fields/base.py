@@ -143,8 +143,8 @@ class Field:
         self._coerce = coercer_for(type)
         self._encode = encoder_for(type)
         self._decode = decoder_for(type)
-        self._checks_length = type is str and max_length is not None
-        self._always_coerces = self._checks_length or self.__class__.coerce is not Field.coerce
+        self._longest: int = (max_length or 0) if type is str else 0
+        self._own_coerce = self.__class__.coerce is not Field.coerce
         self._copies_default = isinstance(default, _MUTABLE)
         if default is not None and not callable(default):
             self.default = self.coerce(default)
@@ -200,7 +200,7 @@ class Field:
                 value = self._coerce(value)
             except CoercionError as error:
                 raise ModelException(f"{self._label()}: {error}") from None
-        if self._checks_length and len(value) > self.max_length:  # type: ignore[operator]
+        if self._longest and len(value) > self._longest:
             raise ModelException(
                 f"{self._label()}: the text has {len(value)} characters, max_length is {self.max_length}. Shorten it, "
                 "give the field a larger max_length (None lifts it), or use a ContentField for long content."

@@ -69,9 +69,10 @@ def plain_value(kind: type, score: float) -> Any:
 
 def is_plain(value: Any, score: float) -> bool:
     """Return True when the value is the one that its score stands for."""
-    if type(value) is float or type(value) is date:
+    kind = type(value)
+    if kind is float or kind is date or (kind is int and -_EXACT_INT <= value <= _EXACT_INT):
         return True
-    return bool(comparable(value) == plain_value(type(value), score))
+    return bool(comparable(value) == plain_value(kind, score))
 
 
 def comparable(value: Any) -> Any:

@@ -32,7 +32,8 @@ if before then return before end
 local plan = cmsgpack.unpack(ARGV[1])
 local entries = cmsgpack.unpack(ARGV[2])
 local old_rk = plan.moved or rk
-local exists = redis.call('EXISTS', old_rk) == 1
+local held = redis.call('TYPE', old_rk).ok
+local exists = held ~= 'none'
 
 -- 1. Everything that can refuse.
 if plan.guard == 1 and not exists then
@@ -45,8 +46,9 @@ elseif plan.moved and redis.call('EXISTS', rk) == 1 then
   return redis.error_reply('EXISTS ' .. rk .. ' already exists; ' .. old_rk .. ' was not moved onto it and nothing ' ..
     'was written. Delete that record first, or choose another key.')
 end
-local refusal = wrong_type(old_rk, 'hash') or wrong_type(home.class, 'set') or wrong_type(home.order, 'zset')
-  or wrong_type(home.expiry, 'zset')
+local expiring = redis.pcall('ZCARD', home.expiry) -- it also tells a wrong type, for a call less
+local refusal = (exists and held ~= 'hash' and wrong_type(old_rk, 'hash')) or wrong_type(home.class, 'set')
+  or wrong_type(home.order, 'zset') or (type(expiring) == 'table' and wrong_type(home.expiry, 'zset')) or nil
 if refusal then return redis.error_reply(refusal) end
 
 local blob = redis.call('GET', occupancy_key(old_rk))
@@ -161,7 +163,7 @@ if expire then
   elseif expire[1] == 'at' then redis.call('PEXPIREAT', rk, expire[2])
   else redis.call('PERSIST', rk) end
 end
-if expire or plan.moved or redis.call('ZCARD', home.expiry) > 0 then
+if expire or plan.moved or expiring > 0 then
   local ttl = redis.call('PTTL', rk)
   if ttl >= 0 then redis.call('ZADD', home.expiry, server_ms() + ttl, rk)
   elseif ttl == -1 then redis.call('ZREM', home.expiry, rk) end
