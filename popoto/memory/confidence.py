@@ -150,22 +150,14 @@ class ConfidenceField(Field):
         Raises: TypeError: the record is not stored, or the field is no ConfidenceField. ValueError: a signal out of
             range.
         """
-        command = update_command(instance, field_name, signal)
-        try:
-            return run(command)
-        except ModelException as error:
-            raise TypeError(str(error)) from None
+        return run(update_command(instance, field_name, signal))
 
     @classmethod
     async def async_update_confidence(
         cls, instance: Any, field_name: str, signal: float, pipeline: Any = None
     ) -> float:
         """Await `update_confidence()`."""
-        command = update_command(instance, field_name, signal)
-        try:
-            return await arun(command)
-        except ModelException as error:
-            raise TypeError(str(error)) from None
+        return await arun(update_command(instance, field_name, signal))
 
     @classmethod
     def get_confidence(cls, instance: Any, field_name: str) -> float:

@@ -158,7 +158,7 @@ def touch_command(instance: Any, field_name: str) -> Command[float]:
 
     Returns: a Command whose parsed reply is the new time; parsing also sets the attribute of the instance.
     Raises: AttributeError: no such field. TypeError: it does not decay; the instance was never saved. Running it raises
-        ModelException (MISSING) when the record is gone.
+        TypeError when the record is gone, ModelException when it was stored before the model had the field.
     """
     model = type(instance)
     meta = instance._meta

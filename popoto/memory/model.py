@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from popoto.exceptions import ModelException
 from popoto.memory.decay import touch_command
 from popoto.memory.query import MemoryQuery
 from popoto.orm.commands import queue, require_pipeline
@@ -38,16 +37,10 @@ class Model(OrmModel):
             queue(command, pipeline)
             command.parse(None)  # counts as touched once it is queued
             return pipeline
-        try:
-            return run(command)
-        except ModelException as error:
-            raise TypeError(str(error)) from None
+        return run(command)
 
     async def async_touch(self, field_name: str, pipeline: Any = None) -> Any:
         """Await `touch()`."""
         if pipeline is not None:
             return self.touch(field_name, pipeline)
-        try:
-            return await arun(touch_command(self, field_name))
-        except ModelException as error:
-            raise TypeError(str(error)) from None
+        return await arun(touch_command(self, field_name))

@@ -28,13 +28,16 @@ from popoto.orm.wire import BROKEN, hopeless, never_sent, refused_unread
 
 T = TypeVar("T")
 _PAUSES_S = (0.0, 0.05, 0.2, 0.5, 1.0)  # before each repeat; together far below the minute that a token lives
-_ERRORS: dict[str, type[Exception]] = {
+_ERRORS: dict[str, type[Exception]] = {  # the first word of a script's refusal -> what it raises
     "UNIQUE": ModelException,
     "EXISTS": ModelException,
     "MISSING": ModelException,
+    "GONE": TypeError,  # a method of a stored record, called on one that is not
+    "CORRUPT": ModelException,
+    "RANGE": ModelException,
+    "UNINDEXED": ModelException,
     "UNKNOWNKIND": ModelException,
     "HOOK": ModelException,
-    "BADPLAN": ModelException,
     "BADQUERY": QueryException,
 }
 

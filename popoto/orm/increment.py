@@ -16,8 +16,6 @@ import operator
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, Inexact, InvalidOperation
 from typing import Any
 
-import redis.exceptions
-
 from popoto.exceptions import KeyMutationError, ModelException
 from popoto.orm.coerce import MAX_DIGITS, CoercionError, coercer_for, describe
 from popoto.orm.commands import Command, queue, require_pipeline
@@ -35,12 +33,6 @@ _SETS = frozenset({"s", "u", "t", "tu"})
 _OWN_VALUE_ONLY = _SETS | {"z"}  # kinds that hold nothing but what the slot's parts and sources say
 _PROBES = (-7, 1234567)
 _BETWEEN_SCORES = {int: 2**53 + 1, float: 0.1, Decimal: Decimal("0.12345678901234567891")}
-_REFUSALS: dict[str, type[Exception]] = {
-    "GONE": TypeError,
-    "CORRUPT": ModelException,
-    "RANGE": ModelException,
-    "UNINDEXED": ModelException,
-}
 # as exact as the server: what does not fit into its digits is an error here too
 _exact = Context(prec=10_000, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[Inexact, InvalidOperation])
 
@@ -49,20 +41,14 @@ def increment(instance: Any, field_name: str, delta: Any, pipeline: Any = None) 
     """Run or queue the increment of one record; see `Model.atomic_increment`."""
     if pipeline is not None:
         return _queued(instance, field_name, delta, pipeline)
-    try:
-        return run(increment_command(instance, field_name, delta))
-    except redis.exceptions.ResponseError as error:
-        raise _translated(error) from None
+    return run(increment_command(instance, field_name, delta))
 
 
 async def aincrement(instance: Any, field_name: str, delta: Any, pipeline: Any = None) -> Any:
     """Await `increment`."""
     if pipeline is not None:
         return _queued(instance, field_name, delta, pipeline)
-    try:
-        return await arun(increment_command(instance, field_name, delta))
-    except redis.exceptions.ResponseError as error:
-        raise _translated(error) from None
+    return await arun(increment_command(instance, field_name, delta))
 
 
 def increment_command(instance: Any, field_name: str, delta: Any) -> Command[Any]:
@@ -149,12 +135,6 @@ def _queued(instance: Any, field_name: str, delta: Any, pipeline: Any) -> Any:
         return pipeline  # what stands here is no number of the field's; the server decides by what is stored
     instance.__dict__[field_name] = total
     return pipeline
-
-
-def _translated(error: redis.exceptions.ResponseError) -> Exception:
-    code, _, sentence = str(error).partition(" ")
-    wanted = _REFUSALS.get(code)
-    return error if wanted is None else wanted(sentence)
 
 
 # What depends on it ------------------------------------------------------------------------------------

@@ -11,14 +11,14 @@
 -- ARGV[4]  string  key of the token under which the reply is kept for a repeat, or ''
 --
 -- returns  1
--- errors   MISSING, WRONGTYPE: nothing is written
+-- errors   GONE, UNINDEXED, WRONGTYPE: nothing is written
 -- cost     O(log n)
 local rk, slot = KEYS[1], ARGV[1]
 local before = answered(ARGV[4])
 if before then return before end
 
 if redis.call('EXISTS', rk) == 0 then
-  return redis.error_reply('MISSING ' .. rk .. ' is not stored (deleted or expired); nothing was written. ' ..
+  return redis.error_reply('GONE ' .. rk .. ' is not stored (deleted or expired); nothing was written. ' ..
     'Call save() to store it again.')
 end
 local entry
@@ -27,7 +27,7 @@ for i = 1, #entries do
   if entries[i][1] == slot then entry = entries[i] end
 end
 if not entry then
-  return redis.error_reply('MISSING ' .. rk .. ' has no index entry for the field ' .. slot .. ' (it was stored ' ..
+  return redis.error_reply('UNINDEXED ' .. rk .. ' has no index entry for the field ' .. slot .. ' (it was stored ' ..
     'before the model had it); nothing was written. Call save(), or rebuild_indexes() for all records.')
 end
 local key = entry_key(entry)

@@ -9,14 +9,14 @@
 -- ARGV[5]  string  key of the token under which the reply is kept for a repeat, or ''
 --
 -- returns  the new confidence as text, every digit kept
--- errors   MISSING when the record or its companion's place is not stored; nothing is written
+-- errors   GONE when the record or its companion's place is not stored; nothing is written
 -- cost     O(log n)
 local rk = KEYS[1]
 local before = answered(ARGV[5])
 if before then return before end
 local entry = redis.call('EXISTS', rk) == 1 and slot_entry(rk, ARGV[2])
 if not entry then
-  return redis.error_reply('MISSING ' .. rk .. ' is not stored (deleted or expired), or was stored without the field ' ..
+  return redis.error_reply('GONE ' .. rk .. ' is not stored (deleted or expired), or was stored without the field ' ..
     ARGV[1] .. '; nothing was written. save() it first.')
 end
 local key, rank = entry_key(entry), confidence_rank_key(entry)
