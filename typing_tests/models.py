@@ -38,7 +38,7 @@ def records(restaurant: Restaurant) -> None:
     assert_type(restaurant.to_dict(), dict[str, Any])
     restaurant.rating = 4.0
     restaurant._ttl = 60
-    assert_type(Restaurant.create(name="x"), Any)
+    assert_type(Restaurant.create(name="x"), Restaurant)
     assert_type(Restaurant.load(name="x"), Restaurant | None)
     assert_type(restaurant.save(update_fields=["rating"]), Any)
     assert_type(restaurant.delete(), Any)
@@ -72,7 +72,7 @@ def queries() -> None:
 
 
 async def asynchronously(restaurant: Restaurant) -> None:
-    assert_type(await Restaurant.async_create(name="x"), Any)
+    assert_type(await Restaurant.async_create(name="x"), Restaurant)
     assert_type(await Restaurant.async_load(name="x"), Restaurant | None)
     assert_type(await restaurant.async_save(), Any)
     assert_type(await restaurant.async_delete(), Any)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, overload
 
 from popoto.exceptions import KeyMutationError, ModelException, SkipSaveException
 from popoto.orm import plan
@@ -17,6 +17,7 @@ from popoto.orm.record import Record
 
 logger = logging.getLogger("popoto.model")
 Self = TypeVar("Self", bound="Model")
+P = TypeVar("P")
 _SKIP = object()
 
 
@@ -232,6 +233,12 @@ class Model(Record):
                     )
         return record_key, saved
 
+    @overload
+    @classmethod
+    def create(cls: type[Self], pipeline: None = None, **kwargs: Any) -> Self: ...
+    @overload
+    @classmethod
+    def create(cls: type[Self], pipeline: P, **kwargs: Any) -> P: ...
     @classmethod
     def create(cls: type[Self], pipeline: Any = None, **kwargs: Any) -> Any:
         """Make an instance, save it and return it (or the pipeline, when one was given)."""
@@ -239,6 +246,12 @@ class Model(Record):
         result = instance.save(pipeline=pipeline)
         return instance if pipeline is None else result
 
+    @overload
+    @classmethod
+    async def async_create(cls: type[Self], pipeline: None = None, **kwargs: Any) -> Self: ...
+    @overload
+    @classmethod
+    async def async_create(cls: type[Self], pipeline: P, **kwargs: Any) -> P: ...
     @classmethod
     async def async_create(cls: type[Self], pipeline: Any = None, **kwargs: Any) -> Any:
         """Await `create()`."""
