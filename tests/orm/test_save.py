@@ -67,6 +67,7 @@ def test_each_operation_is_one_round_trip(server, round_trips):
     for number in range(3):
         book(title=f"warm {number}", isbn=f"w{number}").save()
     SaveBook.query.filter(author="Austen", price__gte=0).order_by("-price").limit(2).all()
+    SaveBook.query.count()
     book(title="warm", isbn="warm").delete()
 
     record = book()
