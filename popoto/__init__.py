@@ -40,6 +40,8 @@ from popoto.orm.fields.typed import (
     TupleField,
 )
 from popoto.orm.metaclass import ModelBase
+from popoto.pubsub.publisher import Publisher
+from popoto.pubsub.subscriber import Subscriber
 from popoto.recipes.context_assembler import AssemblyResult, ContextAssembler
 from popoto.redis_db import POPOTO_REDIS_DB, get_async_redis_db, get_redis
 
@@ -76,6 +78,7 @@ __all__ = [
     "ModelBase",
     "ModelException",
     "PopotoException",
+    "Publisher",
     "PublisherException",
     "QueryException",
     "SetField",
@@ -83,6 +86,7 @@ __all__ = [
     "SortedField",
     "SortedKeyField",
     "StringField",
+    "Subscriber",
     "SubscriberException",
     "TemporalPeriod",
     "TimeField",
