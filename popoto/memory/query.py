@@ -80,11 +80,11 @@ class MemoryQueryBuilder(QueryBuilder):
 
     def where_steps(self) -> Generator[Any, Any, list[Any]]:
         """Return the filters as conditions that the server answers exactly (lib_where.lua)."""
-        compiled = self.compiled()
-        if compiled.tests or compiled.shared:
-            keys = yield from self.selection().record_keys()
+        whole = self.selection().whole()
+        if whole.compiled.tests or whole.compiled.shared:
+            keys = yield from whole.record_keys()
             return ["keys", *keys]
-        return compiled.where
+        return whole.compiled.where
 
     def read_steps(self, keys: list[str]) -> Generator[Any, Any, dict[str, Any]]:
         """Read these records in one round trip; return key -> instance, without those that vanished."""

@@ -127,8 +127,9 @@ class QueryBuilder:
         keys = meta.keys
         wanted = self._order_by or meta.order_by
         if wanted is None:
-            key = compiled.order or keys.order
-            return Order(key, *_range_on(compiled.where, key), field=self._sharing_field(key))
+            key, first = compiled.order or keys.order, compiled.order_field
+            sharing = first if first is not None and meta.fields[first].type in SHARING_TYPES else None
+            return Order(key, *_range_on(compiled.where, key), field=sharing)
         name, descending = wanted.removeprefix("-"), wanted.startswith("-")
         field = meta.fields[name]
         if field.is_sorted:
@@ -138,16 +139,6 @@ class QueryBuilder:
                 sharing = name if field.type in SHARING_TYPES else None
                 return Order(key, *_range_on(compiled.where, key), descending=descending, field=sharing)
         return Order(keys.order, by=name, descending=descending)
-
-    def _sharing_field(self, key: str) -> str | None:
-        """Return the field of the first range filter, whose ordered set gives the order, where values share scores."""
-        meta = self.model_class._meta
-        for parameter in self._filters if key != meta.keys.order else ():
-            name, lookup = split_parameter(meta, parameter)
-            field = meta.fields[name]
-            if field.is_sorted and lookup in getattr(field, "range_lookups", ()):
-                return name if field.type in SHARING_TYPES else None
-        return None
 
     def selection(self, offset: int = 0, limit: int | None = None) -> Selection:
         """Return what runs: this builder from `offset` on, at most `limit` results besides its own limit."""

@@ -28,12 +28,13 @@ class Compiled:
             answer is exact, as long as the sets `shared` are empty.
         shared: sets of records whose value is not the one its score stands for.
         loose: what to run instead when one of them is not empty.
-        order: ordered set of the first sorted field that the filter names, or None.
+        order, order_field: ordered set of the first sorted field that the filter names, and the field; or None.
     """
 
     where: list[Any]
     tests: dict[str, list[Callable[[Any], bool]]] = field(default_factory=dict)
     order: str | None = None
+    order_field: str | None = None
     shared: list[str] = field(default_factory=list)
     loose: Compiled | None = None
 
@@ -77,7 +78,6 @@ def compile_filters(meta: ModelOptions, keys: ModelKeys, filters: Mapping[str, A
     Raises: QueryException: an unknown parameter, or a value that does not fit.
     """
     parsed = [(*split_parameter(meta, parameter), value) for parameter, value in filters.items()]
-    exact = {name for name, lookup, _ in parsed if lookup == ""}
     covered: set[str] = set()  # partitions of the ordered sets that the filter uses
     by_key = whole_key(meta, filters)
     if by_key is not None:
@@ -91,7 +91,7 @@ def compile_filters(meta: ModelOptions, keys: ModelKeys, filters: Mapping[str, A
     loose_conditions = list(conditions)
     compiled, loose = Compiled(["all"]), Compiled(["all"])
     for name, lookup, value in parsed:
-        if name in covered and lookup == "" and name in exact:
+        if name in covered and lookup == "":
             meta.fields[name].filter_value(value)
             continue
         condition = meta.fields[name].condition(keys, lookup, value, filters)
@@ -105,11 +105,11 @@ def compile_filters(meta: ModelOptions, keys: ModelKeys, filters: Mapping[str, A
             else:
                 compiled.shared.append(condition.shared)
         if compiled.order is None and condition.server[0] == "range":
-            compiled.order = condition.server[1]
+            compiled.order, compiled.order_field = condition.server[1], name
     compiled.where = _all_of(conditions)
     if compiled.shared:
         loose.where = _all_of(loose_conditions)
-        loose.order = compiled.order
+        loose.order, loose.order_field = compiled.order, compiled.order_field
         compiled.loose = loose
     return compiled
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from popoto import redis_db
@@ -40,7 +39,6 @@ class ModelOptions:
         self.slots: list[Slot] = []
         self._heads_for: ModelKeys | None = None
         self._heads: list[tuple[str, str, str, Any]] = []
-        self.dependants: dict[str, list[Slot]] = {}
 
     # -- built from the class body ----------------------------------------------------------------------------------
 
@@ -200,11 +198,6 @@ class ModelOptions:
 
 
 def _overrides(field: Field, hook: str) -> bool:
-    return (
-        getattr(type(field), hook).__func__ is not getattr(Field, hook).__func__
-        if inspect.ismethod(getattr(type(field), hook))
-        else getattr(type(field), hook) is not getattr(Field, hook)
-    )
-
-
-Hook = Callable[..., Any]
+    """Return True when the field's class has a hook of its own, as a method or a class method."""
+    own, plain = getattr(type(field), hook), getattr(Field, hook)
+    return getattr(own, "__func__", own) is not getattr(plain, "__func__", plain)

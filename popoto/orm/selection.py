@@ -82,6 +82,10 @@ class Selection:
             order = Order(self.keys.order, by=order.field, descending=order.descending)
         return replace(self, compiled=self.compiled.loose or self.compiled, order=order)
 
+    def whole(self) -> Selection:
+        """Return all that match, whatever the order, offset and limit."""
+        return Selection(self.model, self.keys, self.compiled, Order(self.keys.order))
+
     # -- steps (generators that yield commands; see popoto.orm.commands) ----------------------------------------------
 
     def results(self) -> Steps:
@@ -143,7 +147,7 @@ class Selection:
 
     def count(self) -> Generator[Any, Any, int]:
         """Return how many records match, without offset and limit."""
-        every = Selection(self.model, self.keys, self.compiled, Order(self.keys.order))
+        every = self.whole()
         if self.compiled.tests:
             return len((yield from every.by_value()._keys_by_value()))
         where = self.compiled.where

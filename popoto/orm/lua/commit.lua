@@ -139,16 +139,8 @@ if #plan.hash > 0 then created = redis.call('HSET', rk, unpack(plan.hash)) end
 redis.call('SADD', home.class, rk)
 redis.call('ZADD', home.order, 0, rk)
 for i = 1, count do
-  local e, key = entries[i], keys[i]
-  local old = unchanged and e or old_of[e[1]]
-  if old and old[2] ~= e[2] then
-    kinds[old[2]].drop(old, entry_key(old), old_rk)
-    old = nil
-  end
-  -- `put` reads what it keeps from the old place; then that place is cleared
-  local old_key = old and entry_key(old)
-  kinds[e[2]].put(e, key, rk, payloads[i], old, old_key, old_rk)
-  if old and (old_key ~= key or old_rk ~= rk) then kinds[e[2]].drop(old, old_key, old_rk) end
+  local e = entries[i]
+  replace_entry(e, keys[i], rk, payloads[i], unchanged and e or old_of[e[1]], old_rk)
 end
 if plan.partial then
   redis.call('SET', occupancy_key(rk), cmsgpack.pack(entries))

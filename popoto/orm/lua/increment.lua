@@ -108,10 +108,7 @@ end
 redis.call('HSET', rk, field, of_type.pack(sum))
 for i = 1, #moves do
   local move = moves[i]
-  local e, key, old, old_key = move.entry, move.key, move.old_entry, move.old_key
-  if old and not move.old then kinds[old[2]].drop(old, old_key, rk) end
-  kinds[e[2]].put(e, key, rk, move.payload, move.old, move.old and old_key, move.old and rk)
-  if move.old and old_key ~= key then kinds[e[2]].drop(old, old_key, rk) end
+  replace_entry(move.entry, move.key, rk, move.payload, move.old_entry, rk)
 end
 if occupancy_changes then redis.call('SET', occupancy_key(rk), cmsgpack.pack(entries)) end
 reap(home)

@@ -55,6 +55,18 @@ local function unknown_kind(e)
   end
 end
 
+-- Write entry `e` in place of `old`, the stored entry of its slot (nil: none). `put` reads what it keeps from the old place;
+-- then that place is cleared.
+local function replace_entry(e, key, rk, payload, old, old_rk)
+  local old_key = old and entry_key(old)
+  if old and old[2] ~= e[2] then
+    kinds[old[2]].drop(old, old_key, old_rk)
+    old, old_key = nil, nil
+  end
+  kinds[e[2]].put(e, key, rk, payload, old, old_key, old_rk)
+  if old and (old_key ~= key or old_rk ~= rk) then kinds[e[2]].drop(old, old_key, old_rk) end
+end
+
 -- Remove every trace of the record; `home` names the model's own keys. Returns 1 if its hash existed.
 local function drop_record(rk, home)
   local _, entries = stored_occupancy(rk)
