@@ -54,22 +54,27 @@ def split_parameter(meta: ModelOptions, parameter: str) -> tuple[str, str]:
 
     Raises: QueryException: no such field or lookup; lists those that exist.
     """
-    if parameter in meta.fields:
-        return parameter, ""
-    name, _, lookup = parameter.rpartition("__")
-    known = meta.fields.get(name)
-    if known is None:
+    known = meta.filter_parameters.get(parameter)
+    if known is not None:
+        return known
+    name, _, rest = parameter.partition("__")
+    while name not in meta.fields and rest:  # a field's name may hold two underscores itself
+        more, _, rest = rest.partition("__")
+        name = f"{name}__{more}"
+    field = meta.fields.get(name)
+    if field is None:
         raise QueryException(
-            f"Invalid filter parameters: {meta.model_name} has no field '{name or parameter}'. "
+            f"Invalid filter parameters: {meta.model_name} has no field '{parameter.partition('__')[0]}'. "
             f"Fields: {', '.join(meta.fields)}."
         )
-    if not lookup or lookup not in known.lookups:
-        offered = ", ".join(sorted(known.filter_names()))
-        raise QueryException(
-            f"Invalid filter parameters: '{parameter}' is not offered by {type(known).__name__} '{name}'. "
-            f"It offers: {offered}."
-        )
-    return name, lookup
+    lookup = "" if parameter == name else field.lookup_of(parameter)  # a bare name: the field itself says what it lacks
+    if lookup is not None:
+        return name, lookup
+    offered = ", ".join(sorted(field.filter_parameters()))
+    raise QueryException(
+        f"Invalid filter parameters: '{parameter}' is not offered by {type(field).__name__} '{name}'. "
+        f"It offers: {offered or 'none'}."
+    )
 
 
 def compile_filters(meta: ModelOptions, keys: ModelKeys, filters: Mapping[str, Any]) -> Compiled:

@@ -74,7 +74,7 @@ def _collected_fields(cls: type) -> dict[str, Field]:
 
 def _refuse_member_name(cls: type, name: str) -> None:
     for base in cls.__mro__[1:]:
-        if name in vars(base) and not isinstance(vars(base)[name], Field) and isinstance(base, ModelBase):
+        if name in vars(base) and not isinstance(vars(base)[name], Field) and base is not object:
             raise ModelException(
                 f"{cls.__name__}.{name}: the name belongs to Model itself (a method or property). Rename the field."
             )

@@ -8,12 +8,14 @@ from typing import Any, ClassVar, TypeVar, overload
 
 from popoto.exceptions import KeyMutationError, ModelException, SkipSaveException
 from popoto.orm import plan
+from popoto.orm.bulk import BulkOperations
 from popoto.orm.commands import Command, queue, require_pipeline
 from popoto.orm.drivers import arun, run
 from popoto.orm.increment import aincrement, increment
 from popoto.orm.keys import ModelKeys, unescape
+from popoto.orm.maintenance import IndexMaintenance
 from popoto.orm.query import Query
-from popoto.orm.record import Record
+from popoto.orm.upsert import Upsert
 
 logger = logging.getLogger("popoto.model")
 Self = TypeVar("Self", bound="Model")
@@ -21,7 +23,7 @@ P = TypeVar("P")
 _SKIP = object()
 
 
-class Model(Record):
+class Model(BulkOperations, IndexMaintenance, Upsert):
     """Base class of models. Public class attributes are Fields; each record is a Redis hash at `ClassName:key:...`.
 
     A model without a KeyField gets an AutoKeyField `_auto_key`.

@@ -108,6 +108,11 @@ class ModelOptions:
         ]
         for field in self.fields.values():
             field.bind(model)
+        self.filter_parameters: dict[str, tuple[str, str]] = {
+            parameter: (name, lookup)
+            for name, field in self.fields.items()
+            for parameter, lookup in field.filter_parameters().items()
+        }
         self.slots = [slot for field in self.fields.values() for slot in field.slots()]
         names = [slot.name for slot in self.slots]
         if len(set(names)) != len(names):
@@ -180,7 +185,7 @@ class ModelOptions:
 
     @property
     def filter_query_params_by_field(self) -> dict[str, set[str]]:
-        return {name: field.filter_names() for name, field in self.fields.items()}
+        return {name: set(field.filter_parameters()) for name, field in self.fields.items()}
 
     def record_key(self, values: Mapping[str, Any]) -> str:
         """Return the key of the record with these values."""

@@ -57,8 +57,7 @@ class Script:
             pieces.append(read_lua("popoto.orm", "lib_record"))
             pieces += [_lazy(*kind, letters) for kind, letters in _kinds.items() if kind not in self._fragments]
         pieces += [read_lua(*fragment) for fragment in self._fragments]
-        body = read_lua(self.package, self.name)
-        pieces.append(_FRAGMENT.sub(lambda match: read_lua("popoto.orm", f"lib_{match.group(1).lower()}"), body))
+        pieces.append(_with_fragments(read_lua(self.package, self.name)))
         return self._first_line + _strip("\n".join(pieces))
 
     @cached_property
@@ -71,6 +70,11 @@ class Script:
     def _forget(self) -> None:
         self.__dict__.pop("source", None)
         self.__dict__.pop("sha", None)
+
+
+def _with_fragments(body: str) -> str:
+    """Return the text with each line `LIB_X` replaced by the ORM's fragment `lib_x`, which may hold such lines."""
+    return _FRAGMENT.sub(lambda match: _with_fragments(read_lua("popoto.orm", f"lib_{match.group(1).lower()}")), body)
 
 
 def _strip(source: str) -> str:

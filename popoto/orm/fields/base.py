@@ -267,9 +267,13 @@ class Field:
 
     # -- filters ----------------------------------------------------------------------------------------------------
 
-    def filter_names(self) -> set[str]:
-        """Return the filter parameters of this field: `name`, `name__lookup`..."""
-        return {f"{self.name}__{lookup}" if lookup else self.name for lookup in self.lookups}
+    def filter_parameters(self) -> dict[str, str]:
+        """Return what `filter()` accepts for this field: parameter (`name`, `name__lookup`...) -> lookup."""
+        return {f"{self.name}__{lookup}" if lookup else self.name: lookup for lookup in self.lookups}
+
+    def lookup_of(self, parameter: str) -> str | None:
+        """Return the lookup of a parameter `name__...` that `filter_parameters` cannot list, or None."""
+        return None
 
     def filter_value(self, value: Any) -> Any:
         """Return a filter's value as the field's type.

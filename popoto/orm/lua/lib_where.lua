@@ -54,77 +54,103 @@ local matches = {
   contains = function(text, needle) return string.find(text, needle, 1, true) ~= nil end,
 }
 
+-- One table an aspect, one function an op; a fragment that adds an op fills all three (a missing size = no index knows).
+local size_of, gather_of, test_of = {}, {}, {}
+
 function where.size(c)
-  local op = c[1]
-  if op == 'all' then return redis.call('ZCARD', home.order)
-  elseif op == 'set' then
-    local n = 0
-    for i = 2, #c do n = n + redis.call('SCARD', c[i]) end
-    return n
-  elseif op == 'range' then return redis.call('ZCOUNT', c[2], c[3], c[4])
-  elseif (op == 'starts' or op == 'ends') and c[2] then
-    local low, high = lex_bounds(op == 'ends' and string.reverse(c[4]) or c[4])
-    return redis.call('ZLEXCOUNT', c[2], low, high)
-  elseif op == 'keys' then return #c - 1
-  elseif op == 'and' then
-    local n = math.huge
-    for i = 2, #c do n = math.min(n, where.size(c[i])) end
-    return n
-  elseif op == 'or' then
-    local n = 0
-    for i = 2, #c do n = n + where.size(c[i]) end
-    return n
-  end
-  return math.huge
+  local known = size_of[c[1]]
+  return known and known(c) or math.huge
 end
 
-function where.gather(c)
-  local op = c[1]
-  if op == 'all' then return redis.call('ZRANGE', home.order, 0, -1)
-  elseif op == 'set' then
-    if #c == 2 then return redis.call('SMEMBERS', c[2]) end
-    local out, seen = {}, {}
-    for i = 2, #c do
-      for _, m in ipairs(redis.call('SMEMBERS', c[i])) do
-        if not seen[m] then seen[m] = true; out[#out + 1] = m end
-      end
+function where.gather(c) return gather_of[c[1]](c) end
+
+function size_of.all() return redis.call('ZCARD', home.order) end
+
+function size_of.set(c)
+  local n = 0
+  for i = 2, #c do n = n + redis.call('SCARD', c[i]) end
+  return n
+end
+
+function size_of.range(c) return redis.call('ZCOUNT', c[2], c[3], c[4]) end
+
+local function size_of_affix(c)
+  if not c[2] then return nil end
+  local low, high = lex_bounds(c[1] == 'ends' and string.reverse(c[4]) or c[4])
+  return redis.call('ZLEXCOUNT', c[2], low, high)
+end
+size_of.starts, size_of.ends = size_of_affix, size_of_affix
+
+function size_of.keys(c) return #c - 1 end
+
+size_of['and'] = function(c)
+  local n = math.huge
+  for i = 2, #c do n = math.min(n, where.size(c[i])) end
+  return n
+end
+
+size_of['or'] = function(c)
+  local n = 0
+  for i = 2, #c do n = n + where.size(c[i]) end
+  return n
+end
+
+function gather_of.all() return redis.call('ZRANGE', home.order, 0, -1) end
+
+-- The members of several lists, each once.
+local function union(lists)
+  local out, seen = {}, {}
+  for i = 1, #lists do
+    for _, m in ipairs(lists[i]) do
+      if not seen[m] then seen[m] = true; out[#out + 1] = m end
     end
-    return out
-  elseif op == 'range' then return redis.call('ZRANGEBYSCORE', c[2], c[3], c[4])
-  elseif op == 'starts' or op == 'ends' then
-    local low, high = lex_bounds(op == 'ends' and string.reverse(c[4]) or c[4])
-    local out = redis.call('ZRANGEBYLEX', c[2], low, high)
-    for i = 1, #out do
-      local _, rk = lex_split(out[i])
-      out[i] = rk
-    end
-    return out
-  elseif op == 'keys' then
-    local out, seen = {}, {}
-    for i = 2, #c do
-      if not seen[c[i]] then seen[c[i]] = true; out[#out + 1] = c[i] end
-    end
-    return out
-  elseif op == 'and' then
-    local least, at = math.huge, nil
-    for i = 2, #c do
-      local n = where.size(c[i])
-      if n < least then least, at = n, i end
-    end
-    local out = where.gather(c[at])
-    for i = 2, #c do
-      if i ~= at and #out > 0 then out = where.keep(c[i], out) end
-    end
-    return out
-  elseif op == 'or' then
-    local out, seen = {}, {}
-    for i = 2, #c do
-      for _, m in ipairs(where.gather(c[i])) do
-        if not seen[m] then seen[m] = true; out[#out + 1] = m end
-      end
-    end
-    return out
   end
+  return out
+end
+
+function gather_of.set(c)
+  if #c == 2 then return redis.call('SMEMBERS', c[2]) end
+  local lists = {}
+  for i = 2, #c do lists[i - 1] = redis.call('SMEMBERS', c[i]) end
+  return union(lists)
+end
+
+function gather_of.range(c) return redis.call('ZRANGEBYSCORE', c[2], c[3], c[4]) end
+
+local function gather_affix(c)
+  local low, high = lex_bounds(c[1] == 'ends' and string.reverse(c[4]) or c[4])
+  local out = redis.call('ZRANGEBYLEX', c[2], low, high)
+  for i = 1, #out do
+    local _, rk = lex_split(out[i])
+    out[i] = rk
+  end
+  return out
+end
+gather_of.starts, gather_of.ends = gather_affix, gather_affix
+
+function gather_of.keys(c)
+  local out = {}
+  for i = 2, #c do out[i - 1] = c[i] end
+  return union({out})
+end
+
+gather_of['and'] = function(c)
+  local least, at = math.huge, nil
+  for i = 2, #c do
+    local n = where.size(c[i])
+    if n < least then least, at = n, i end
+  end
+  local out = where.gather(c[at])
+  for i = 2, #c do
+    if i ~= at and #out > 0 then out = where.keep(c[i], out) end
+  end
+  return out
+end
+
+gather_of['or'] = function(c)
+  local lists = {}
+  for i = 2, #c do lists[i - 1] = where.gather(c[i]) end
+  return union(lists)
 end
 
 local function each_chunk(members, call)
@@ -133,8 +159,6 @@ local function each_chunk(members, call)
     call(from, to)
   end
 end
-
-local test_of = {}
 
 function test_of.all(_, members)
   local out = {}
