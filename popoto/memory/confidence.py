@@ -112,6 +112,24 @@ class ConfidenceField(Field):
     def _data_key(self, keys: ModelKeys, parts: list[str]) -> str:
         return ":".join([keys.base(self.field_class_key, f"{self.name}:data"), *parts])
 
+    def rank_base(self, keys: ModelKeys) -> str:
+        """Return the key of the ordered sets of confidences, without the partition."""
+        return keys.base(self.field_class_key, f"{self.name}:data") + "::rank"
+
+    def rank_key(self, keys: ModelKeys, given: Mapping[str, Any], fields: Mapping[str, Field]) -> str:
+        """Return the ordered set of confidences of the partition that a filter names.
+
+        Raises: QueryException: a partition field has no exact filter.
+        """
+        missing = [p for p in self.partition_by if p not in given]
+        if missing:
+            raise QueryException(
+                f"'{self.name}' is partitioned by {', '.join(self.partition_by)}: add an exact filter for "
+                f"{', '.join(missing)}, e.g. filter({missing[0]}=...)."
+            )
+        parts = [index_part(fields[p].filter_value(given[p])) for p in self.partition_by]
+        return ":".join([self.rank_base(keys), *parts])
+
     def get_data_hash_key(self, instance: Any, field_name: str) -> str:
         """Return the companion hash of an instance's current partition."""
         keys = type(instance)._meta.keys

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Any
 
 from popoto.exceptions import QueryException
 from popoto.memory.bm25 import BM25Field, search_steps
+from popoto.memory.composite import Composite, PostFilter, composite_of, composite_steps
 from popoto.memory.ranking import top_by_decay_steps
+from popoto.memory.why_not import WhyNot, why_not_steps
 from popoto.orm.builder import QueryBuilder
 from popoto.orm.commands import Command, hash_of
 from popoto.orm.drivers import adrive, drive
@@ -47,6 +49,112 @@ class MemoryQueryBuilder(QueryBuilder):
     ) -> list[Any]:
         """Await `top_by_decay()`."""
         return await adrive(top_by_decay_steps(self, field_name, n, decay_rate, base_score_field))
+
+    def composite_score(
+        self,
+        indexes: Mapping[str, float] | None = None,
+        limit: int = 10,
+        aggregate: str = "SUM",
+        min_score: float | None = None,
+        post_filter: PostFilter | None = None,
+        co_occurrence_boost: Mapping[str, float] | None = None,
+        temperature: float = 1.0,
+        similarity_boost: Mapping[str, float] | None = None,
+        explain: bool = False,
+    ) -> list[Any]:
+        """Return the `limit` records with the highest weighted composite of several signals, best first.
+
+        Exact, in one round trip, without reading every record. Each result has its score in `_composite_score`.
+
+        Args:
+            indexes: name -> weight, any finite number. Names: decaying, confidence and sorted fields, "access_count"
+                (AccessTrackerMixin), "priority" (WriteFilterMixin).
+            limit: 0 or less gives [].
+            aggregate: "SUM", "MIN" or "MAX". A signal that does not hold a record counts 0; for MIN it does not count.
+            min_score: lowest composite (before the temperature) that counts.
+            post_filter: (redis key, shown score) -> bool; candidates are drawn until `limit` survive.
+            co_occurrence_boost, similarity_boost: redis key -> score, further signals of weight 1.
+            temperature: > 0; shown scores are divided by it.
+            explain: True puts the part of each signal into `_score_parts` of each result (one round trip more).
+        Raises: QueryException: an unknown signal, an argument out of range, a partition without an exact filter.
+        """
+        composite = self._composite(
+            indexes, aggregate, min_score, post_filter, co_occurrence_boost, similarity_boost, temperature
+        )
+        return drive(composite_steps(composite, limit, explain))
+
+    async def async_composite_score(
+        self,
+        indexes: Mapping[str, float] | None = None,
+        limit: int = 10,
+        aggregate: str = "SUM",
+        min_score: float | None = None,
+        post_filter: PostFilter | None = None,
+        co_occurrence_boost: Mapping[str, float] | None = None,
+        temperature: float = 1.0,
+        similarity_boost: Mapping[str, float] | None = None,
+        explain: bool = False,
+    ) -> list[Any]:
+        """Await `composite_score()`."""
+        composite = self._composite(
+            indexes, aggregate, min_score, post_filter, co_occurrence_boost, similarity_boost, temperature
+        )
+        return await adrive(composite_steps(composite, limit, explain))
+
+    def why_not(
+        self,
+        record: Any,
+        indexes: Mapping[str, float] | None = None,
+        limit: int = 10,
+        aggregate: str = "SUM",
+        min_score: float | None = None,
+        post_filter: PostFilter | None = None,
+        co_occurrence_boost: Mapping[str, float] | None = None,
+        temperature: float = 1.0,
+        similarity_boost: Mapping[str, float] | None = None,
+    ) -> WhyNot:
+        """Return what keeps a record out of `composite_score` with the same arguments, and how far it is.
+
+        A diagnosis, not for hot paths: it scores every candidate.
+
+        Args:
+            record: an instance or a Redis key.
+        """
+        composite = self._composite(
+            indexes, aggregate, min_score, post_filter, co_occurrence_boost, similarity_boost, temperature
+        )
+        return drive(why_not_steps(composite, record, limit))
+
+    async def async_why_not(
+        self,
+        record: Any,
+        indexes: Mapping[str, float] | None = None,
+        limit: int = 10,
+        aggregate: str = "SUM",
+        min_score: float | None = None,
+        post_filter: PostFilter | None = None,
+        co_occurrence_boost: Mapping[str, float] | None = None,
+        temperature: float = 1.0,
+        similarity_boost: Mapping[str, float] | None = None,
+    ) -> WhyNot:
+        """Await `why_not()`."""
+        composite = self._composite(
+            indexes, aggregate, min_score, post_filter, co_occurrence_boost, similarity_boost, temperature
+        )
+        return await adrive(why_not_steps(composite, record, limit))
+
+    def _composite(
+        self,
+        indexes: Any,
+        aggregate: str,
+        min_score: float | None,
+        post_filter: PostFilter | None,
+        co_occurrence_boost: Mapping[str, float] | None,
+        similarity_boost: Mapping[str, float] | None,
+        temperature: float,
+    ) -> Composite:
+        boosts = {"co_occurrence_boost": co_occurrence_boost, "similarity_boost": similarity_boost}
+        return composite_of(self, indexes, aggregate, min_score, post_filter, boosts, temperature)
 
     def keyword_search(self, query_text: str, field: str | None = None, limit: int = 10) -> list[Any]:
         """Return the records that match the words best (BM25), best first, each with its `_bm25_score`.
@@ -119,6 +227,52 @@ class MemoryQuery(Query):
         """Await `top_by_decay()`."""
         builder = MemoryQueryBuilder(self.model_class)
         return await builder.async_top_by_decay(field_name, n, decay_rate, base_score_field)
+
+    def composite_score(
+        self,
+        indexes: Mapping[str, float] | None = None,
+        limit: int = 10,
+        aggregate: str = "SUM",
+        min_score: float | None = None,
+        post_filter: PostFilter | None = None,
+        co_occurrence_boost: Mapping[str, float] | None = None,
+        temperature: float = 1.0,
+        similarity_boost: Mapping[str, float] | None = None,
+        explain: bool = False,
+    ) -> list[Any]:
+        """Rank all records; see MemoryQueryBuilder.composite_score. A partitioned field needs `filter()` first."""
+        return MemoryQueryBuilder(self.model_class).composite_score(
+            indexes, limit, aggregate, min_score, post_filter, co_occurrence_boost, temperature, similarity_boost,
+            explain,
+        )  # fmt: skip
+
+    async def async_composite_score(
+        self,
+        indexes: Mapping[str, float] | None = None,
+        limit: int = 10,
+        aggregate: str = "SUM",
+        min_score: float | None = None,
+        post_filter: PostFilter | None = None,
+        co_occurrence_boost: Mapping[str, float] | None = None,
+        temperature: float = 1.0,
+        similarity_boost: Mapping[str, float] | None = None,
+        explain: bool = False,
+    ) -> list[Any]:
+        """Await `composite_score()`."""
+        return await MemoryQueryBuilder(self.model_class).async_composite_score(
+            indexes, limit, aggregate, min_score, post_filter, co_occurrence_boost, temperature, similarity_boost,
+            explain,
+        )  # fmt: skip
+
+    def why_not(self, record: Any, indexes: Mapping[str, float] | None = None, limit: int = 10, **given: Any) -> WhyNot:
+        """Say what keeps a record out of `composite_score`; see MemoryQueryBuilder.why_not."""
+        return MemoryQueryBuilder(self.model_class).why_not(record, indexes, limit, **given)
+
+    async def async_why_not(
+        self, record: Any, indexes: Mapping[str, float] | None = None, limit: int = 10, **given: Any
+    ) -> WhyNot:
+        """Await `why_not()`."""
+        return await MemoryQueryBuilder(self.model_class).async_why_not(record, indexes, limit, **given)
 
     def keyword_search(self, query_text: str, field: str | None = None, limit: int = 10) -> list[Any]:
         """Search all records; see MemoryQueryBuilder.keyword_search."""

@@ -99,7 +99,7 @@ def top_by_decay_steps(
     """
     model = builder.model_class
     field = decaying_field(model, field_name)
-    _refuse_misplaced(builder)
+    refuse_misplaced(builder, "top_by_decay()")
     rate = _rate(field, decay_rate)
     if type(n) is not int:
         raise TypeError(f"top_by_decay(n={n!r}): expected a whole number.")
@@ -127,7 +127,7 @@ def top_by_decay_steps(
     if ranked is None:  # a base set that lacks members: records that were stored before it was kept
         by_hash = {"base": "hash", "field": base["name"], "key": keys.order, "paired": False}
         ranked = yield from _ranked(query, by_hash, (touched_key, keys.home), given, stats)
-    return (yield from _instances(model, ranked or [], stats))
+    return (yield from read_ranked(model, ranked or [], stats, "_decay_score"))
 
 
 def score_command(
@@ -166,11 +166,15 @@ def score_command(
 # -- the parts of top_by_decay ---------------------------------------------------------------------------------------
 
 
-def _refuse_misplaced(builder: QueryBuilder) -> None:
+def refuse_misplaced(builder: QueryBuilder, call: str) -> None:
+    """Refuse what a ranking call has no use for.
+
+    Raises: QueryException: the builder has an order or asks for values.
+    """
     for name, given in (("order_by", builder._order_by), ("values", builder._values)):
         if given is not None:
             raise QueryException(
-                f"{name}({given!r}) before top_by_decay(): it returns instances in the order of their scores. "
+                f"{name}({given!r}) before {call}: it returns instances in the order of their scores. "
                 f"Leave {name}() out."
             )
 
@@ -273,8 +277,11 @@ def _chunks(members: list[str] | None, size: int) -> Iterator[tuple[list[str], b
         yield members[start : start + size], start + size >= len(members)
 
 
-def _instances(model: Any, ranked: Scored, stats: dict[str, int]) -> Generator[Any, Any, list[Any]]:
-    """Return the records, read those that were not; one that is gone or corrupt is left out (and logged)."""
+def read_ranked(model: Any, ranked: Scored, stats: dict[str, int], attribute: str) -> Generator[Any, Any, list[Any]]:
+    """Return the records with their scores in `attribute`; read those that were not.
+
+    One that is gone or corrupt is left out (and logged).
+    """
     out: list[Any] = []
     for start in range(0, len(ranked), READ_CHUNK):
         chunk = ranked[start : start + READ_CHUNK]
@@ -294,6 +301,6 @@ def _instances(model: Any, ranked: Scored, stats: dict[str, int]) -> Generator[A
             if instance is None:
                 logger.warning("%s cannot be read (gone meanwhile, or not a hash); skipped", key)
                 continue
-            instance.__dict__["_decay_score"] = score
+            instance.__dict__[attribute] = score
             out.append(instance)
     return out
