@@ -1,8 +1,7 @@
 -- composite: the n records with the highest weighted composite of several signals, exactly, without scoring them all.
 --
--- KEYS[1]  zset    the first ordered set of the signals; the others follow
--- KEYS[2]  set     behind those (its place is q.home): all records of the model; then the same as an ordered set, records
---                  with a TTL -> when they expire, and the sentinel of the same hash tag, never written
+-- KEYS             the ordered sets of the signals; from place q.home on: all records of the model (set), the same as an
+--                  ordered set, records with a TTL -> when they expire (zset), the sentinel of the same hash tag, never written
 -- ARGV[1]  bytes   packed query, a map:
 --                    home        place of the class set in KEYS
 --                    now         of the decay formula (lib_decay)
@@ -33,10 +32,9 @@
 -- high. Nobody who is not met yet is ahead of the next one of any set, so none has more than the aggregate of these: once
 -- that bound is below the n-th best, that is all. The set whose walk lowers the bound fastest goes on. Who is met is looked
 -- up in the other sets one after the other, and dropped as soon as what is known and the bounds of the rest are too low.
-local home = {class = KEYS[2], order = KEYS[3], expiry = KEYS[4]}
-LIB_WHERE
 local q = cmsgpack.unpack(ARGV[1])
-home = {class = KEYS[q.home], order = KEYS[q.home + 1], expiry = KEYS[q.home + 2]}
+local home = {class = KEYS[q.home], order = KEYS[q.home + 1], expiry = KEYS[q.home + 2]}
+LIB_WHERE
 local state = ARGV[2] ~= '' and cmsgpack.unpack(ARGV[2]) or nil
 local everything = q.where[1] == 'all'
 local top = top_of(q.n)
