@@ -38,7 +38,7 @@ class MemoryQueryBuilder(QueryBuilder):
             decay_rate, base_score_field: instead of the field's own, for this call.
         Raises: QueryException: no or several such fields, a field of another kind, a partition without a filter.
         """
-        return drive(top_by_decay_steps(self, field_name, n, decay_rate, base_score_field))
+        return drive(self._handed_out(top_by_decay_steps(self, field_name, n, decay_rate, base_score_field)))
 
     async def async_top_by_decay(
         self,
@@ -48,7 +48,7 @@ class MemoryQueryBuilder(QueryBuilder):
         base_score_field: str | None = None,
     ) -> list[Any]:
         """Await `top_by_decay()`."""
-        return await adrive(top_by_decay_steps(self, field_name, n, decay_rate, base_score_field))
+        return await adrive(self._handed_out(top_by_decay_steps(self, field_name, n, decay_rate, base_score_field)))
 
     def composite_score(
         self,
@@ -163,11 +163,11 @@ class MemoryQueryBuilder(QueryBuilder):
             field: a BM25Field; may be left out when the model has one.
         Raises: QueryException: no or several such fields, or a field of another kind.
         """
-        return drive(self._keyword_steps(query_text, field, limit))
+        return drive(self._handed_out(self._keyword_steps(query_text, field, limit)))
 
     async def async_keyword_search(self, query_text: str, field: str | None = None, limit: int = 10) -> list[Any]:
         """Await `keyword_search()`."""
-        return await adrive(self._keyword_steps(query_text, field, limit))
+        return await adrive(self._handed_out(self._keyword_steps(query_text, field, limit)))
 
     def _keyword_steps(self, query_text: str, field: str | None, limit: int) -> Generator[Any, Any, list[Any]]:
         name = field or self._only_bm25()
@@ -185,6 +185,15 @@ class MemoryQueryBuilder(QueryBuilder):
             have = ", ".join(names) or "none"
             raise QueryException(f"{self.model_class.__name__} has not one BM25Field but {have}; name it with field=.")
         return names[0]
+
+    def _handed_out(self, steps: Generator[Any, Any, list[Any]]) -> Generator[Any, Any, list[Any]]:
+        """Run the steps, tell the model which records are handed out, and return them."""
+        found = yield from steps
+        keys = [record._saved_key for record in found]
+        command = self.model_class._returned_command(keys) if self._track and keys else None
+        if command is not None:
+            yield command
+        return found
 
     def where_steps(self) -> Generator[Any, Any, list[Any]]:
         """Return the filters as conditions that the server answers exactly (lib_where.lua)."""

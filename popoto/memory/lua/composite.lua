@@ -1,6 +1,6 @@
 -- composite: the n records with the highest weighted composite of several signals, exactly, without scoring them all.
 --
--- KEYS             the ordered sets of the signals; from place q.home on: all records of the model (set), the same as an
+-- KEYS[1..]  zset  the ordered sets of the signals; from place q.home on: all records of the model (set), the same as an
 --                  ordered set, records with a TTL -> when they expire (zset), the sentinel of the same hash tag, never written
 -- ARGV[1]  bytes   packed query, a map:
 --                    home        place of the class set in KEYS
