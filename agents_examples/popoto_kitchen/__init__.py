@@ -1,0 +1,1 @@
+"""Popoto Kitchen: a food delivery on popoto's models, fields, relationships and queries."""
