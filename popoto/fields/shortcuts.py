@@ -1,5 +1,6 @@
 """Import path of the typed, key, indexed and sorted fields; they live in popoto.orm.fields."""
 
+from popoto.orm.fields.capped import CappedListProxy
 from popoto.orm.fields.datetime import DatetimeField
 from popoto.orm.fields.indexed import IndexedField, UniqueField
 from popoto.orm.fields.key import AutoKeyField, KeyField, UniqueKeyField
@@ -23,6 +24,7 @@ __all__ = [
     "AutoKeyField",
     "BooleanField",
     "BytesField",
+    "CappedListProxy",
     "DateField",
     "DatetimeField",
     "DecimalField",

@@ -12,15 +12,17 @@ Hooks, each optional; ours and a user's fields use the same:
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, ClassVar, overload
 
 from popoto.exceptions import ModelException, QueryException
-from popoto.orm.codec import CANONICAL_TYPES, CodecError, decoder_for, encoder_for
+from popoto.orm.codec import CodecError, decoder_for, encoder_for
 from popoto.orm.coerce import CoercionError, coercer_for
+from popoto.orm.conditions import Condition as Condition
+from popoto.orm.conditions import plain_condition, plain_lookups
+from popoto.orm.expressions import Comparing
 from popoto.orm.keys import ModelKeys, field_prefix
 from popoto.orm.slots import Slot
 
@@ -64,26 +66,7 @@ def refuse_half_pairs(name: str, text: str) -> None:
         ) from None
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What a filter asks of the server, and what it leaves to Python.
-
-    Attributes:
-        server: a tree of lib_where.lua; with a `test` it may let through too many records, never too few.
-        field: the field that `test` looks at.
-        test: decides on the decoded value; None when `server` is exact.
-        shared: a set; while it is empty `server` is exact all the same.
-        loose: with `shared`: what to ask instead of `server` when it is not, before `test`.
-    """
-
-    server: list[Any]
-    field: str = ""
-    test: Callable[[Any], bool] | None = None
-    shared: str | None = None
-    loose: list[Any] | None = None
-
-
-class Field:
+class Field(Comparing):
     """A value of one type, stored in the record's hash.
 
     Args:
@@ -102,6 +85,8 @@ class Field:
     is_key: ClassVar[bool] = False
     is_auto: ClassVar[bool] = False
     is_sorted: ClassVar[bool] = False
+    is_relationship: ClassVar[bool] = False
+    in_hash: ClassVar[bool] = True  # False: the value lies elsewhere, see capped.py
     field_class_key: str = "$F"
     lookups: ClassVar[tuple[str, ...]] = ("",)
     flagged: ClassVar[tuple[type[Field], type[Field]]]  # what indexed=True and unique=True stand for; set by indexed.py
@@ -130,7 +115,7 @@ class Field:
             raise ModelException(f"{self._label()}: type= expected one of {allowed}; got {type!r}.")
         if max_length == "default":
             max_length = self.default_max_length
-        if max_length is not None and (not isinstance(max_length, int) or max_length < 1):
+        if max_length is not None and (max_length.__class__ is not int or int(max_length) < 1):
             raise ModelException(
                 f"{self._label()}: max_length= expected a positive number of characters or None, got {max_length!r}."
             )
@@ -145,9 +130,10 @@ class Field:
         self._decode = decoder_for(type)
         self._longest: int = (max_length or 0) if type is str else 0
         self._own_coerce = self.__class__.coerce is not Field.coerce
-        self._copies_default = isinstance(default, _MUTABLE)
+        self._own_codec = self.__class__.encode is not Field.encode or self.__class__.decode is not Field.decode
         if default is not None and not callable(default):
             self.default = self.coerce(default)
+        self._copies_default = isinstance(self.default, _MUTABLE)
 
     # -- where the field stands -------------------------------------------------------------------------------------
 
@@ -187,6 +173,10 @@ class Field:
             value = default()
             return value if value is None else self.coerce(value)
         return copy.deepcopy(default) if self._copies_default else default
+
+    def missing_value(self) -> Any:
+        """Return what a record has whose hash lacks the field."""
+        return None if self.is_auto else self.default_value()
 
     def coerce(self, value: Any) -> Any:
         """Return `value` as the field's type.
@@ -269,7 +259,10 @@ class Field:
 
     def filter_parameters(self) -> dict[str, str]:
         """Return what `filter()` accepts for this field: parameter (`name`, `name__lookup`...) -> lookup."""
-        return {f"{self.name}__{lookup}" if lookup else self.name: lookup for lookup in self.lookups}
+        offered = self.lookups
+        if offered is Field.lookups and type(self).condition is Field.condition:
+            offered = plain_lookups(self.type)
+        return {f"{self.name}__{lookup}" if lookup else self.name: lookup for lookup in offered}
 
     def lookup_of(self, parameter: str) -> str | None:
         """Return the lookup of a parameter `name__...` that `filter_parameters` cannot list, or None."""
@@ -294,10 +287,4 @@ class Field:
 
         Raises: QueryException: the value does not fit.
         """
-        value = self.filter_value(value)
-        if value is None or self.type in CANONICAL_TYPES:
-            server: list[Any] = ["raw", self.name, self.encode(value)]
-            if not callable(self.default) and self.default == value:
-                server.append(False)  # a hash without the field reads as its default
-            return Condition(server)
-        return Condition(["all"], self.name, lambda stored: bool(stored == value))
+        return plain_condition(self, lookup, value)

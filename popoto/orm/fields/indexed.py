@@ -8,8 +8,9 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 from popoto.exceptions import ModelException, QueryException
+from popoto.orm.conditions import many_values, truth
 from popoto.orm.fields.base import Condition, Field, refuse_half_pairs
-from popoto.orm.keys import ModelKeys, escape, index_part, index_text, lex_key, reversed_lex_key
+from popoto.orm.keys import ModelKeys, escape_start, index_part, index_text
 from popoto.orm.slots import Made, Slot
 
 SCALAR_TYPES: frozenset[type] = frozenset({int, float, Decimal, str, bool, date, datetime, time})
@@ -18,15 +19,16 @@ SCALAR_TYPES: frozenset[type] = frozenset({int, float, Decimal, str, bool, date,
 class SetIndex(Field):
     """A field whose values each have a set of the records that hold them (kind_set.lua).
 
-    A text field keeps its texts in two ordered sets besides, so that `__startswith` and `__endswith` cost what they
-    find; `__contains` scans the texts, in slices.
+    A text field keeps its distinct texts in an ordered set besides (the first key field needs none: the order by name
+    is sorted by it). `__startswith` walks it; `__endswith` and `__contains` scan it.
     """
 
     valid_types: ClassVar[frozenset[type]] = SCALAR_TYPES
     lookups: ClassVar[tuple[str, ...]] = ("", "in", "isnull", "startswith", "endswith")
+    leads_key: bool = False  # a record's key begins with the value: the order by name serves text lookups
 
     def slots(self) -> list[Slot]:
-        is_text = self.type is str
+        is_text = self.type is str and not self.leads_key
         kind = ("t" if is_text else "") + ("u" if self.unique else "") or "s"
         name = self.name
 
@@ -34,9 +36,6 @@ class SetIndex(Field):
             value = values[name]
             if value is None:
                 return ["None"], True, None  # many records may have none, also where values are unique
-            if is_text:
-                part = escape(value)
-                return [part], False if part == value else value, None
             return [index_part(value)], False, None
 
         return [Slot(name, kind, self.field_class_key, name, (name,), (), make)]
@@ -69,33 +68,25 @@ class SetIndex(Field):
                 "contains": lambda stored: stored is not None and value in index_text(stored),
             }
             return Condition(["all"], name, tests[lookup])
-        base = keys.base(self.field_class_key, self.name)
-        has_lex = not self.is_auto
-        op, key = {
-            "startswith": ("starts", lex_key(base)),
-            "endswith": ("ends", reversed_lex_key(base)),
-            "contains": ("contains", lex_key(base)),
-        }[lookup]
         refuse_half_pairs(self.name, value)
-        return Condition([op, key if has_lex else False, self.name, value])
+        op = {"startswith": "starts", "endswith": "ends", "contains": "contains"}[lookup]
+        how = "key" if self.leads_key else not self.is_auto and "values"
+        base = keys.record + ":" if self.leads_key else keys.base(self.field_class_key, self.name)
+        return Condition([op, how, self.name, value, base, escape_start(value)])
 
     def many_values(self, values: Any) -> list[Any]:
         """Return the values of an `__in` filter.
 
         Raises: QueryException: it is no collection (a text would be taken letter by letter).
         """
-        if isinstance(values, (str, bytes, Mapping)) or not hasattr(values, "__iter__"):
-            raise QueryException(f"filter({self.name}__in=...): expected a list of values, got {values!r}.")
-        return [self.filter_value(value) for value in values]
+        return many_values(self, values)
 
     def truth(self, value: Any) -> bool:
         """Return the value of an `__isnull` filter.
 
         Raises: QueryException: it is neither True nor False.
         """
-        if not isinstance(value, bool):
-            raise QueryException(f"filter({self.name}__isnull=...): expected True or False, got {value!r}.")
-        return value
+        return truth(self, value)
 
 
 class IndexedField(SetIndex):

@@ -28,6 +28,9 @@ class KeyField(SetIndex):
     default_max_length: ClassVar[int | None] = 128
     lookups: ClassVar[tuple[str, ...]] = ("", "in", "isnull", "contains", "startswith", "endswith")
 
+    def bind(self, model: Any) -> None:
+        self.leads_key = model._meta.key_names[0] == self.name
+
 
 class UniqueKeyField(KeyField):
     """A KeyField with one record a value, never None.
@@ -50,16 +53,22 @@ class AutoKeyField(KeyField):
 
     Args:
         auto_uuid_length: digits, 1 to 32.
-    Raises: ModelException: another length, or `unique=False`, or `null=True`.
+        strategy: how a key is made: "uuid4".
+    Raises: ModelException: another length or strategy, or `unique=False`, or `null=True`.
     """
 
     is_auto = True
 
-    def __init__(self, *, auto_uuid_length: int = 32, **options: Any) -> None:
+    def __init__(self, *, auto_uuid_length: int = 32, strategy: str = "uuid4", **options: Any) -> None:
         if options.pop("unique", True) is not True or options.pop("null", False) is not False:
             raise ModelException(f"{self._label()}: always unique and never null; leave unique= and null= out.")
         if not isinstance(auto_uuid_length, int) or not 1 <= auto_uuid_length <= 32:
             raise ModelException(f"{self._label()}: auto_uuid_length= expected 1 to 32, got {auto_uuid_length!r}.")
+        if strategy != "uuid4":
+            raise ModelException(
+                f"{self._label()}: strategy= offers 'uuid4' only, got {strategy!r}. For keys of another kind use "
+                "KeyField(default=function) with a function that makes them."
+            )
         self.auto_uuid_length = auto_uuid_length
         super().__init__(unique=True, null=False, **options)
 

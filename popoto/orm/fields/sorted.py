@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-import time as clock
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any, ClassVar
 
+from popoto import _clock
 from popoto.exceptions import ModelException, QueryException
+from popoto.orm.conditions import comparable, range_test
 from popoto.orm.fields.base import Condition, Field
 from popoto.orm.fields.indexed import SCALAR_TYPES
 from popoto.orm.fields.key import KeyField
@@ -75,13 +76,6 @@ def is_plain(value: Any, score: float) -> bool:
     return bool(comparable(value) == plain_value(kind, score))
 
 
-def comparable(value: Any) -> Any:
-    """Return a value that compares with others of its field: naive datetimes count as UTC, as their scores do."""
-    if isinstance(value, datetime) and value.tzinfo is None:
-        return value.replace(tzinfo=timezone.utc)
-    return value
-
-
 def score_text(score: float) -> str:
     """Return a score as Redis reads it, every digit kept."""
     if score in (math.inf, -math.inf):
@@ -137,8 +131,8 @@ class SortedIndex(Field):
     def now(self) -> Any:
         """Return the current time in the field's type."""
         if self.type is datetime:
-            return datetime.now()
-        return self.type(clock.time())
+            return _clock.moment()
+        return self.type(_clock.now())
 
     # -- index ------------------------------------------------------------------------------------------------------
 
@@ -188,7 +182,7 @@ class SortedIndex(Field):
         if self.type not in SHARING_TYPES:
             return Condition(strict)
         loose = ["range", key, _inclusive(low, "-inf"), _inclusive(high, "+inf")]
-        return Condition(strict, self.name, _range_test(low, high), shared=shared_key(key), loose=loose)
+        return Condition(strict, self.name, range_test(low, high), shared=shared_key(key), loose=loose)
 
     def _low(self, bound: tuple[Any, bool] | None) -> str:
         """Return the bound for plain values: inclusive when the value that the score stands for satisfies it."""
@@ -229,21 +223,6 @@ class SortedIndex(Field):
 
 def _inclusive(bound: tuple[Any, bool] | None, none: str) -> str:
     return none if bound is None else score_text(score_of(bound[0]))
-
-
-def _range_test(low: tuple[Any, bool] | None, high: tuple[Any, bool] | None) -> Callable[[Any], bool]:
-    least = None if low is None else comparable(low[0])
-    most = None if high is None else comparable(high[0])
-
-    def test(value: Any) -> bool:
-        if value is None:
-            return False
-        value = comparable(value)
-        if low is not None and not (value > least if low[1] else value >= least):
-            return False
-        return high is None or bool(value < most if high[1] else value <= most)
-
-    return test
 
 
 def partition_names(label: str, partition_by: Any) -> tuple[str, ...]:

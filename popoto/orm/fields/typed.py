@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import date, time
 from decimal import Decimal
+from functools import cache
 from typing import Any, ClassVar
 
 from popoto.exceptions import ModelException
 from popoto.orm.fields.base import Field
+from popoto.orm.fields.capped import CappedListField
 
 
 class _TypedField(Field):
@@ -56,17 +58,32 @@ class BytesField(_TypedField):
 
 
 class ListField(_TypedField):
-    """A list of any storable values."""
+    """A list of any storable values.
+
+    Args:
+        max_length: keep the newest so many elements, in a Redis list beside the record, with `push()`: see capped.py.
+            None: the whole list is a value of the record.
+    """
 
     fixed_type = list
+    default_max_length: ClassVar[int | None] = None
 
-    def __init__(self, **options: Any) -> None:
-        if options.get("max_length") is not None:
-            raise ModelException(
-                f"{self._label()}: capped lists (max_length=) are not there yet; leave it out and cut the list "
-                "yourself."
-            )
-        super().__init__(**options)
+    def __new__(cls, *args: Any, **options: Any) -> ListField:
+        if options.get("max_length") is None or issubclass(cls, CappedListField):
+            return super().__new__(cls, *args, **options)  # type: ignore[return-value]
+        if options.get("indexed") or options.get("unique"):
+            raise ModelException(f"{cls.__name__}: a capped list has no index; leave indexed= and unique= out.")
+        return object.__new__(_capped(cls))  # type: ignore[no-any-return, arg-type]
+
+
+@cache
+def _capped(plain: Any) -> Any:
+    """Return the class that `plain(max_length=N)` makes."""
+    made: Any = type(
+        plain.__name__, (CappedListField, plain), {"__doc__": plain.__doc__, "__module__": plain.__module__}
+    )
+    made.field_class_key = plain.field_class_key
+    return made
 
 
 class DictField(_TypedField):
