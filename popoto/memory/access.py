@@ -4,8 +4,8 @@ A query stages a read of each record that it returns (one time a record, in one 
 mattered shows later: `confirm_access()` moves the staged times to the record's log and adds them to its count,
 `discard_staged_access()` forgets them. `ObservationProtocol.on_context_used()` does either by the outcome.
 
-The counts stand in an ordered set, the signal "access_count" of `composite_score()`. All of it survives saves, follows the
-record to another key and goes with it (lua/kind_access.lua).
+The counts stand in an ordered set, the signal "access_count" of `composite_score()`. All of it survives saves, follows
+the record to another key and goes with it (lua/kind_access.lua).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from popoto.memory import clock
+from popoto.memory.mixins import require_before_model
 from popoto.orm.commands import Command, queue
 from popoto.orm.drivers import arun, run
 from popoto.orm.keys import ModelKeys
@@ -44,7 +45,11 @@ class AccessTrackerMixin:
 
     @classmethod
     def record_slots(cls) -> list[Slot]:
-        """Return the index entry that each record has beside those of its fields."""
+        """Return the index entry that each record has beside those of its fields.
+
+        Raises: ModelException: the mixin stands behind Model among the bases.
+        """
+        require_before_model(cls, AccessTrackerMixin)
 
         def make(_: Mapping[str, Any]) -> Made | None:
             return [], False, None
@@ -58,16 +63,16 @@ class AccessTrackerMixin:
         return {"access_count": count, "access_score": count}
 
     @classmethod
-    def stage_command(cls, record_keys: Sequence[str]) -> Command[Any] | None:
+    def _returned_command(cls, record_keys: Sequence[str]) -> Command[Any] | None:
         """Return what a query runs for the records that it returns; None where reads are not tracked."""
-        return stage_command(cls, record_keys) if cls._track_reads and record_keys else None
+        return stage_command(cls, record_keys) if cls._track_reads else None
 
     def on_read(self, pipeline: Any = None) -> Any:
         """Stage a read of this record now; nothing where it is not stored. Queries call it for you.
 
         Returns: None, or the pipeline.
         """
-        keys = _stored_keys(self)
+        keys = stored_keys(self)
         if pipeline is not None:
             return queue(stage_command(type(self), keys), pipeline) if keys else pipeline
         if keys:
@@ -76,7 +81,7 @@ class AccessTrackerMixin:
 
     async def async_on_read(self, pipeline: Any = None) -> Any:
         """Await `on_read()`."""
-        keys = _stored_keys(self)
+        keys = stored_keys(self)
         if pipeline is not None or not keys:
             return self.on_read(pipeline)
         await arun(stage_command(type(self), keys))
@@ -118,11 +123,13 @@ class AccessTrackerMixin:
     @property
     def last_accessed(self) -> float | None:
         """When the last confirmed read was, Unix seconds; None if there is none. One round trip a look."""
-        return run(_meta_command(self, "last_accessed", float))
+        found: float | None = run(_meta_command(self, "last_accessed", float))
+        return found
 
     async def async_last_accessed(self) -> float | None:
         """Await `last_accessed`."""
-        return await arun(_meta_command(self, "last_accessed", float))
+        found: float | None = await arun(_meta_command(self, "last_accessed", float))
+        return found
 
 
 def count_key(keys: ModelKeys) -> str:
@@ -137,7 +144,7 @@ def longest_log(model: Any) -> int:
 
 def stage_command(model: Any, record_keys: Sequence[str]) -> Command[Any]:
     """Return the staging of one read of each of these records; those that are not stored are passed over."""
-    keys = model._meta.keys
+    keys = model._meta.keys_at(record_keys[0])
     args = (*record_keys, keys.sentinel, count_key(keys), repr(clock.now()), longest_log(model), "")
     return Command(args, script=STAGE, key_count=len(record_keys) + 1, repeat="token")
 
@@ -148,26 +155,26 @@ def confirm_command(instance: Any) -> Command[int]:
     Raises: TypeError: it was never saved.
     """
     model = type(instance)
-    if not _stored_keys(instance):
+    if not stored_keys(instance):
         raise TypeError(f"confirm_access(): this {model.__name__} was never saved, or is deleted. Save it first.")
-    keys = model._meta.keys
+    keys = model._meta.keys_at(instance.pk)
     args = (instance.pk, keys.sentinel, count_key(keys), longest_log(model), "")
     return Command(args, script=CONFIRM, key_count=2, repeat="token")
 
 
 def discard_command(instance: Any) -> Command[None]:
     """Return the discarding of one record's staged reads."""
-    keys = type(instance)._meta.keys
+    keys = instance._meta.keys_at(instance.pk)
     args = (instance.pk, keys.sentinel, count_key(keys), "")
     return Command(args, lambda _: None, DISCARD, key_count=2, repeat="token")
 
 
 def _meta_command(instance: Any, name: str, kind: type) -> Command[Any]:
-    key = type(instance)._meta.keys.base(PREFIX, "meta") + ":" + instance.pk
+    key = instance._meta.keys_at(instance.pk).base(PREFIX, "meta") + ":" + instance.pk
     return Command(("HGET", key, name), lambda raw: None if raw is None else kind(raw))
 
 
-def _stored_keys(instance: Any) -> list[str]:
+def stored_keys(instance: Any) -> list[str]:
     """Return the record's key in a list, empty for an instance that was never saved (in this namespace)."""
     saved = instance._saved_key
-    return [saved] if saved is not None and saved.startswith(instance._meta.keys.record + ":") else []
+    return [saved] if saved is not None and saved.startswith(instance._meta.keys_at(saved).record + ":") else []

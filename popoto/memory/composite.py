@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 COMPOSITE = Script(
     "popoto.memory",
     "composite",
-    (("popoto.memory", "lib_decay"), ("popoto.memory", "lib_top"), ("popoto.memory", "lib_walk")),
+    tuple(("popoto.memory", name) for name in ("lib_decay", "lib_cyclic", "lib_top", "lib_walk")),
     flags="no-writes",
 )
 AGGREGATES = ("SUM", "MIN", "MAX")
@@ -89,7 +89,7 @@ class Composite:
         if isinstance(source, DecayingSortedField):
             touched, base = source.ranking_keys(meta.keys, filters, meta.fields)
             group = _group(touched, meta.keys.base(source.field_class_key, name))
-            signal = ["decay", float(weight), self.place(touched), self.place(base), group]
+            signal = [source.signal_kind, float(weight), self.place(touched), self.place(base), group]
             self.signals.append([*signal, source.decay_rate, source.base_score_field or False])
         elif isinstance(source, ConfidenceField):
             key = source.rank_key(meta.keys, filters, meta.fields)

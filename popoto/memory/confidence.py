@@ -85,7 +85,7 @@ class ConfidenceField(Field):
         partition, name = self.partition_by, self.name
 
         def make(values: Mapping[str, Any]) -> Made | None:
-            return [index_part(values[p]) for p in partition], False, _packed(self._first(values.get(name)))
+            return [index_part(values[p]) for p in partition], False, packed_start(self._first(values.get(name)))
 
         # the field is a source of its own: a partial save that names it puts the learnt value back into the hash
         return [Slot(f"{name}#data", "c", self.field_class_key, f"{name}:data", partition, (name,), make)]
@@ -132,7 +132,7 @@ class ConfidenceField(Field):
 
     def get_data_hash_key(self, instance: Any, field_name: str) -> str:
         """Return the companion hash of an instance's current partition."""
-        keys = type(instance)._meta.keys
+        keys = instance._meta.keys_for(instance.__dict__)
         return self._data_key(keys, [index_part(getattr(instance, p)) for p in self.partition_by])
 
     def get_old_data_hash_key(self, instance: Any, field_name: str) -> str | None:
@@ -153,7 +153,8 @@ class ConfidenceField(Field):
                 f"'{field_name}' is partitioned by {', '.join(self.partition_by)}: give a value for "
                 f"{', '.join(missing)}."
             )
-        return self._data_key(model_class._meta.keys, [index_part(partition_values[p]) for p in self.partition_by])
+        keys = model_class._meta.keys_for(partition_values)
+        return self._data_key(keys, [index_part(partition_values[p]) for p in self.partition_by])
 
     # -- evidence -----------------------------------------------------------------------------------------------------
 
@@ -222,7 +223,10 @@ def _filtered_steps(
 ) -> Generator[Any, Any, dict[str, Any]]:
     """Return the data of a partition's members; those that have expired are left out."""
     key = confidence_field(model, field_name).get_data_hash_key_from_values(model, field_name, **partition)
-    may_expire: Command[int] = Command(("ZCARD", model._meta.keys.expiry))
+    keys = model._meta.keys_for(partition)
+    may_expire: Command[int] = Command(("ZCARD", keys.expiry))
+    if not pattern.startswith(("*", keys.front)):  # as one server spells the keys of records
+        pattern = keys.front + pattern
     cursor: Any = 0
     found: dict[str, Any] = {}
     while True:
@@ -294,14 +298,14 @@ def update_command(instance: Any, field_name: str, signal: Any) -> Command[float
         values[field_name] = float(reply)
         return values[field_name]  # type: ignore[no-any-return]
 
-    keys = type(instance)._meta.keys
+    keys = instance._meta.keys_at(instance.pk)
     args = (
         instance.pk,
         keys.sentinel,
         field_name,
         f"{field_name}#data",
         repr(value),
-        _packed(field.initial_confidence),
+        packed_start(field.initial_confidence),
         "",
     )
     return Command(args, parse, UPDATE, key_count=2, repeat="token")
@@ -313,7 +317,8 @@ def read_command(model: Any, field_name: str, record_keys: list[str]) -> Command
     def parse(reply: list[bytes | None]) -> dict[str, dict[str, Any] | None]:
         return {key: None if raw is None else unpacked(raw) for key, raw in zip(record_keys, reply, strict=True)}
 
-    args = (model._meta.keys.sentinel, f"{field_name}#data", *record_keys)
+    sentinel = model._meta.keys_at(record_keys[0]).sentinel
+    args = (sentinel, f"{field_name}#data", *record_keys)
     return Command(args, parse, READ, key_count=1)
 
 
@@ -358,7 +363,7 @@ def _start_data(confidence: float) -> dict[str, Any]:
     return dict(zip(_NAMES, (confidence, 0, 0, 0), strict=True))
 
 
-def _packed(confidence: float) -> bytes:
+def packed_start(confidence: float) -> bytes:
     packed: bytes = msgpack.packb(_start_data(confidence), use_bin_type=False)
     return packed
 

@@ -76,6 +76,8 @@ class DecayingSortedField(SortedField):
     """
 
     base_prefix: ClassVar[str] = "$DecayBase"
+    signal_kind: ClassVar[str] = "decay"  # how composite.lua scores it
+    stamps_updates: ClassVar[bool] = False  # a change of other fields is no touch (bulk_update)
 
     def __init__(
         self,
@@ -171,7 +173,8 @@ def touch_command(instance: Any, field_name: str) -> Command[float]:
             "DecayingSortedField."
         )
     saved = instance._saved_key
-    if saved is None or not saved.startswith(meta.keys.record + ":"):  # the latter: stored in another namespace
+    keys = meta.keys_at(saved or "")
+    if saved is None or not saved.startswith(keys.record + ":"):  # the latter: stored in another namespace
         raise TypeError(f"touch('{field_name}'): this {model.__name__} was never saved, or is deleted. Save it first.")
     at = field.now()
 
@@ -179,5 +182,5 @@ def touch_command(instance: Any, field_name: str) -> Command[float]:
         instance.__dict__[field_name] = at
         return at
 
-    args = (saved, *meta.keys.home, field_name, score_text(at), field.encode(at), "")
+    args = (saved, *keys.home, field_name, score_text(at), field.encode(at), "")
     return Command(args, touched, TOUCH, key_count=5, repeat="token")

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from typing import Any
+from collections.abc import Callable, Generator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, overload
 
 from popoto.exceptions import QueryException
 from popoto.memory.bm25 import BM25Field, search_steps
 from popoto.memory.composite import Composite, PostFilter, composite_of, composite_steps
-from popoto.memory.ranking import top_by_decay_steps
+from popoto.memory.cyclic_ranking import top_by_decay_steps
 from popoto.memory.why_not import WhyNot, why_not_steps
+from popoto.orm import shards
 from popoto.orm.builder import QueryBuilder
+from popoto.orm.building import T
 from popoto.orm.commands import Command, hash_of
 from popoto.orm.drivers import adrive, drive
-from popoto.orm.query import Query
+from popoto.orm.q import Filter
+from popoto.orm.query import Query, QueryOf
+from popoto.orm.related import together
+from popoto.orm.shortcuts import M
+
+Ranked = Generator[Any, Any, list[Any]]
 
 
-class MemoryQueryBuilder(QueryBuilder):
+class MemoryQueryBuilder(QueryBuilder[T]):
     """A QueryBuilder that also ranks; its filters restrict what is ranked."""
 
     def top_by_decay(
@@ -38,7 +46,7 @@ class MemoryQueryBuilder(QueryBuilder):
             decay_rate, base_score_field: instead of the field's own, for this call.
         Raises: QueryException: no or several such fields, a field of another kind, a partition without a filter.
         """
-        return drive(self._handed_out(top_by_decay_steps(self, field_name, n, decay_rate, base_score_field)))
+        return drive(self._top_by_decay(field_name, n, decay_rate, base_score_field))
 
     async def async_top_by_decay(
         self,
@@ -48,7 +56,7 @@ class MemoryQueryBuilder(QueryBuilder):
         base_score_field: str | None = None,
     ) -> list[Any]:
         """Await `top_by_decay()`."""
-        return await adrive(self._handed_out(top_by_decay_steps(self, field_name, n, decay_rate, base_score_field)))
+        return await adrive(self._top_by_decay(field_name, n, decay_rate, base_score_field))
 
     def composite_score(
         self,
@@ -78,10 +86,11 @@ class MemoryQueryBuilder(QueryBuilder):
             explain: True puts the part of each signal into `_score_parts` of each result (one round trip more).
         Raises: QueryException: an unknown signal, an argument out of range, a partition without an exact filter.
         """
-        composite = self._composite(
-            indexes, aggregate, min_score, post_filter, co_occurrence_boost, similarity_boost, temperature
-        )
-        return drive(composite_steps(composite, limit, explain))
+        make = partial(
+            self._composite, indexes, aggregate, min_score, post_filter, co_occurrence_boost, similarity_boost,
+            temperature,
+        )  # fmt: skip
+        return drive(self._best(lambda: composite_steps(make(), limit, explain), "_composite_score", limit))
 
     async def async_composite_score(
         self,
@@ -96,10 +105,11 @@ class MemoryQueryBuilder(QueryBuilder):
         explain: bool = False,
     ) -> list[Any]:
         """Await `composite_score()`."""
-        composite = self._composite(
-            indexes, aggregate, min_score, post_filter, co_occurrence_boost, similarity_boost, temperature
-        )
-        return await adrive(composite_steps(composite, limit, explain))
+        make = partial(
+            self._composite, indexes, aggregate, min_score, post_filter, co_occurrence_boost, similarity_boost,
+            temperature,
+        )  # fmt: skip
+        return await adrive(self._best(lambda: composite_steps(make(), limit, explain), "_composite_score", limit))
 
     def why_not(
         self,
@@ -120,10 +130,12 @@ class MemoryQueryBuilder(QueryBuilder):
         Args:
             record: an instance or a Redis key.
         """
-        composite = self._composite(
-            indexes, aggregate, min_score, post_filter, co_occurrence_boost, similarity_boost, temperature
-        )
-        return drive(why_not_steps(composite, record, limit))
+        make = partial(
+            self._composite, indexes, aggregate, min_score, post_filter, co_occurrence_boost, similarity_boost,
+            temperature,
+        )  # fmt: skip
+        found: WhyNot = drive(self._alone(lambda: why_not_steps(make(), record, limit)))
+        return found
 
     async def async_why_not(
         self,
@@ -138,10 +150,11 @@ class MemoryQueryBuilder(QueryBuilder):
         similarity_boost: Mapping[str, float] | None = None,
     ) -> WhyNot:
         """Await `why_not()`."""
-        composite = self._composite(
-            indexes, aggregate, min_score, post_filter, co_occurrence_boost, similarity_boost, temperature
-        )
-        return await adrive(why_not_steps(composite, record, limit))
+        make = partial(
+            self._composite, indexes, aggregate, min_score, post_filter, co_occurrence_boost, similarity_boost,
+            temperature,
+        )  # fmt: skip
+        return await adrive(self._alone(lambda: why_not_steps(make(), record, limit)))
 
     def _composite(
         self,
@@ -153,7 +166,11 @@ class MemoryQueryBuilder(QueryBuilder):
         similarity_boost: Mapping[str, float] | None,
         temperature: float,
     ) -> Composite:
-        boosts = {"co_occurrence_boost": co_occurrence_boost, "similarity_boost": similarity_boost}
+        meta = self.model_class._meta
+        boosts = {
+            "co_occurrence_boost": shards.of_here(meta, co_occurrence_boost),
+            "similarity_boost": shards.of_here(meta, similarity_boost),
+        }
         return composite_of(self, indexes, aggregate, min_score, post_filter, boosts, temperature)
 
     def keyword_search(self, query_text: str, field: str | None = None, limit: int = 10) -> list[Any]:
@@ -163,11 +180,11 @@ class MemoryQueryBuilder(QueryBuilder):
             field: a BM25Field; may be left out when the model has one.
         Raises: QueryException: no or several such fields, or a field of another kind.
         """
-        return drive(self._handed_out(self._keyword_steps(query_text, field, limit)))
+        return drive(self._best(lambda: self._keyword_steps(query_text, field, limit), "_bm25_score", limit))
 
     async def async_keyword_search(self, query_text: str, field: str | None = None, limit: int = 10) -> list[Any]:
         """Await `keyword_search()`."""
-        return await adrive(self._handed_out(self._keyword_steps(query_text, field, limit)))
+        return await adrive(self._best(lambda: self._keyword_steps(query_text, field, limit), "_bm25_score", limit))
 
     def _keyword_steps(self, query_text: str, field: str | None, limit: int) -> Generator[Any, Any, list[Any]]:
         name = field or self._only_bm25()
@@ -186,19 +203,32 @@ class MemoryQueryBuilder(QueryBuilder):
             raise QueryException(f"{self.model_class.__name__} has not one BM25Field but {have}; name it with field=.")
         return names[0]
 
-    def _handed_out(self, steps: Generator[Any, Any, list[Any]]) -> Generator[Any, Any, list[Any]]:
-        """Run the steps, tell the model which records are handed out, and return them."""
-        found = yield from steps
-        keys = [record._saved_key for record in found]
-        command = self.model_class._returned_command(keys) if self._track and keys else None
-        if command is not None:
-            yield command
+    def _top_by_decay(self, field_name: str | None, n: int, rate: float | None, base: str | None) -> Ranked:
+        return self._best(lambda: top_by_decay_steps(self, field_name, n, rate, base), "_decay_score", n)
+
+    def _best(self, make: Callable[[], Ranked], score: str, n: int) -> Ranked:
+        """Return what the steps of `make` rank first, of all shards of the model; tell the model who is handed out."""
+        meta = self.model_class._meta
+        ranked = yield from shards.spread(meta, self.exact(), make)
+        found = ranked[0] if len(ranked) == 1 else shards.merged(ranked, score, n)
+        for keys in shards.lists(meta, [record._saved_key for record in found]) if self._track else ():
+            command = self.model_class._returned_command(keys)
+            if command is not None:
+                yield command
         return found
+
+    def _alone(self, make: Callable[[], Generator[Any, Any, Any]]) -> Generator[Any, Any, Any]:
+        """Run the steps of `make` in the one shard that the filters name, if the model has several.
+
+        Raises: QueryException: they name none.
+        """
+        return (yield from shards.alone(self.model_class._meta, self.exact(), make))
 
     def where_steps(self) -> Generator[Any, Any, list[Any]]:
         """Return the filters as conditions that the server answers exactly (lib_where.lua)."""
         whole = self.selection().whole()
-        if whole.compiled.tests or whole.compiled.shared:
+        yield from whole.settled()
+        if whole.compiled.tests or whole.shared:
             keys = yield from whole.record_keys()
             return ["keys", *keys]
         return whole.compiled.where
@@ -208,13 +238,28 @@ class MemoryQueryBuilder(QueryBuilder):
         model = self.model_class
         commands: list[Command[Any]] = [Command(("HGETALL", key)) for key in keys]
         replies = (yield commands) if commands else []
-        return {key: model._hydrated(key, hash_of(raw)) for key, raw in zip(keys, replies, strict=True) if raw}
+        found = {key: model._hydrated(key, hash_of(raw)) for key, raw in zip(keys, replies, strict=True) if raw}
+        together(model, found.values())
+        return found
 
 
-class MemoryQuery(Query):
+class MemoryQuery(Query[M]):
     """`Model.query`: the ORM's lookups and the rankings of the memory fields."""
 
     builder_class = MemoryQueryBuilder
+
+    if TYPE_CHECKING:
+        # what a chain begins with, as the builder that ranks
+        def _builder(self) -> MemoryQueryBuilder[M]: ...
+        @overload
+        def filter(self, *args: Filter, values: tuple[str, ...], **kw: Any) -> MemoryQueryBuilder[dict[str, Any]]: ...
+        @overload
+        def filter(self, *args: Filter, values: None = None, **kw: Any) -> MemoryQueryBuilder[M]: ...
+        def filter(self, *args: Filter, **kw: Any) -> Any: ...
+        def exclude(self, *args: Filter, **kwargs: Any) -> MemoryQueryBuilder[M]: ...
+        def limit(self, n: int | None) -> MemoryQueryBuilder[M]: ...
+        def no_track(self) -> MemoryQueryBuilder[M]: ...
+        def prefetch(self, *paths: str) -> MemoryQueryBuilder[M]: ...
 
     def top_by_decay(
         self,
@@ -234,7 +279,7 @@ class MemoryQuery(Query):
         base_score_field: str | None = None,
     ) -> list[Any]:
         """Await `top_by_decay()`."""
-        builder = MemoryQueryBuilder(self.model_class)
+        builder: MemoryQueryBuilder[M] = MemoryQueryBuilder(self.model_class)
         return await builder.async_top_by_decay(field_name, n, decay_rate, base_score_field)
 
     def composite_score(
@@ -290,3 +335,10 @@ class MemoryQuery(Query):
     async def async_keyword_search(self, query_text: str, field: str | None = None, limit: int = 10) -> list[Any]:
         """Await `keyword_search()`."""
         return await MemoryQueryBuilder(self.model_class).async_keyword_search(query_text, field, limit)
+
+
+class MemoryQueryOf(QueryOf):
+    """The type of `Model.query` for type checkers: a MemoryQuery of that very model."""
+
+    def __get__(self, instance: object, owner: type[M]) -> MemoryQuery[M]:
+        raise NotImplementedError

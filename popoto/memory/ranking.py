@@ -18,6 +18,7 @@ from popoto.memory.decay import DecayingSortedField, is_number
 from popoto.orm.commands import Command, hash_of
 from popoto.orm.fields.sorted import SortedIndex
 from popoto.orm.plan import pack
+from popoto.orm.related import together
 from popoto.orm.scripts import Script
 from popoto.orm.selection import READ_CHUNK, Order, Selection
 
@@ -100,18 +101,17 @@ def top_by_decay_steps(
     model = builder.model_class
     field = decaying_field(model, field_name)
     refuse_misplaced(builder, "top_by_decay()")
-    rate = _rate(field, decay_rate)
+    rate = rate_of(field, decay_rate)
     if type(n) is not int:
         raise TypeError(f"top_by_decay(n={n!r}): expected a whole number.")
     meta = model._meta
     keys = meta.keys
     touched_key, base_key = field.ranking_keys(keys, builder._filters, meta.fields)
-    base = _base_plan(model, field, (touched_key, base_key), base_score_field)
+    base = base_plan(model, field, (touched_key, base_key), base_score_field)
     wanted = n if builder._limit is None else min(n, builder._limit)
     if wanted <= 0:
         return []
-    compiled = builder.compiled()
-    _drop_partition(compiled, field, builder._filters, meta)
+    compiled = builder.compiled(answered=field.partition_by)
     query: dict[str, Any] = {
         "now": clock.now(), "rate": rate, "n": min(wanted, 2**31), "where": compiled.where,
         "members": False, "last": True, "collect": wanted > TOP_MAX,
@@ -151,15 +151,15 @@ def score_command(
     record_keys = list(keys)
     query = {
         "field": field.name,
-        "base": _base_field(model, field, base_score_field) or False,
+        "base": base_field(model, field, base_score_field) or False,
         "now": float(clock.now() if now is None else now),
-        "rate": _rate(field, decay_rate),
+        "rate": rate_of(field, decay_rate),
     }
 
     def parse(texts: list[Any]) -> dict[str, float]:
         return {key: float(text) for key, text in zip(record_keys, texts, strict=True) if text is not None}
 
-    home = model._meta.keys.home
+    home = model._meta.keys_at(record_keys[0] if record_keys else "").home
     return Command((*record_keys, *home, pack(query)), parse, DECAY_SCORES, key_count=len(record_keys) + len(home))
 
 
@@ -172,21 +172,21 @@ def refuse_misplaced(builder: QueryBuilder, call: str) -> None:
     Raises: QueryException: the builder has an order or asks for values.
     """
     for name, given in (("order_by", builder._order_by), ("values", builder._values)):
-        if given is not None:
+        if given:
             raise QueryException(
                 f"{name}({given!r}) before {call}: it returns instances in the order of their scores. "
                 f"Leave {name}() out."
             )
 
 
-def _rate(field: DecayingSortedField, override: float | None) -> float:
+def rate_of(field: DecayingSortedField, override: float | None) -> float:
     rate = field.decay_rate if override is None else override
     if not is_number(rate):
         raise QueryException(f"decay_rate={rate!r}: expected a finite number.")
     return float(rate)
 
 
-def _base_field(model: Any, field: DecayingSortedField, override: str | None) -> str | None:
+def base_field(model: Any, field: DecayingSortedField, override: str | None) -> str | None:
     """Return the name of the field that holds base scores, or None where all are 1.
 
     Raises: QueryException: the override names no field.
@@ -201,10 +201,10 @@ def _base_field(model: Any, field: DecayingSortedField, override: str | None) ->
     return override or None
 
 
-def _base_plan(model: Any, field: DecayingSortedField, own: tuple[str, str], override: str | None) -> dict[str, Any]:
+def base_plan(model: Any, field: DecayingSortedField, own: tuple[str, str], override: str | None) -> dict[str, Any]:
     """Return where base scores come from: `base`, `key`, `paired`, `field` of the query; `name` of the field."""
     meta = model._meta
-    name = _base_field(model, field, override)
+    name = base_field(model, field, override)
     touched_key, base_key = own
     plan = {"base": "set", "key": base_key, "paired": True, "field": False, "name": name or False}
     if name == field.base_score_field:
@@ -222,21 +222,6 @@ def _base_plan(model: Any, field: DecayingSortedField, own: tuple[str, str], ove
     return {**plan, "base": "hash", "key": meta.keys.order, "paired": False, "field": name}
 
 
-def _drop_partition(compiled: Any, field: DecayingSortedField, filters: Mapping[str, Any], meta: Any) -> None:
-    """Take out what the choice of the partition's own sets has answered already."""
-    for name in field.partition_by:
-        condition = meta.fields[name].condition(meta.keys, "", filters[name], filters)
-        where = compiled.where
-        if where == condition.server:
-            compiled.where = ["all"]
-        elif where[0] == "and" and condition.server in where[1:]:
-            rest = [part for part in where[1:] if part != condition.server]
-            compiled.where = ["and", *rest] if len(rest) > 1 else rest[0] if rest else ["all"]
-        others = [parameter for parameter in filters if parameter.startswith(f"{name}__")]
-        if condition.test is not None and not others:
-            compiled.tests.pop(name, None)
-
-
 def _ranked(
     query: dict[str, Any], base: Mapping[str, Any], sets: tuple[str, tuple[str, ...]], given: list[str] | None,
     stats: dict[str, int],
@@ -250,7 +235,7 @@ def _ranked(
     collected: list[tuple[float, bytes]] = []
     state: Any = b""
     while True:
-        if given is not None:
+        if given:
             query["members"], query["last"] = next(chunks)
         args = (touched_key, base["key"], *home, pack(query), state)
         reply = yield Command(args, script=TOP_BY_DECAY, key_count=6)
@@ -303,4 +288,5 @@ def read_ranked(model: Any, ranked: Scored, stats: dict[str, int], attribute: st
                 continue
             instance.__dict__[attribute] = score
             out.append(instance)
+    together(model, out)
     return out

@@ -19,7 +19,7 @@ from popoto.testing import frozen_time
 NOW = 1_800_000_000.0
 
 
-class Note(Model):
+class RankedNote(Model):
     name = KeyField()
     agent = KeyField()
     importance = Field(type=float, default=1.0)
@@ -37,7 +37,7 @@ def make(count, rng, agents=("a",), ties=False):
     numbers = [0.0, 1.0, 2.0] if ties else [rng.uniform(-3, 5) for _ in range(50)]
     notes = []
     for i in range(count):
-        note = Note(
+        note = RankedNote(
             name=f"n{i:04}",
             agent=rng.choice(agents),
             importance=rng.choice(numbers),
@@ -53,7 +53,7 @@ def make(count, rng, agents=("a",), ties=False):
 
 def part_of(note, signal):
     if signal == "relevance":
-        return decay_score(note.importance, note.relevance, NOW, Note.relevance.decay_rate)
+        return decay_score(note.importance, note.relevance, NOW, RankedNote.relevance.decay_rate)
     return getattr(note, signal)
 
 
@@ -103,7 +103,7 @@ def test_the_ranking_is_that_of_scoring_everything(
         if small:
             composite.SLICE, composite.CHUNKS, composite.GATHER = 7, (2, 4), 0
         try:
-            found = Note.query.filter(agent="a").composite_score(
+            found = RankedNote.query.filter(agent="a").composite_score(
                 weights, limit=limit, aggregate=aggregate, co_occurrence_boost=boosts, min_score=least
             )
         finally:
@@ -116,15 +116,15 @@ def test_the_ranking_is_that_of_scoring_everything(
 
 def test_equal_scores_go_by_descending_key(server):
     for name in "bdac":
-        Note.create(name=name, agent="x", rank=1.0)
-    assert [n.name for n in Note.query.composite_score({"rank": 1.0}, limit=3)] == ["d", "c", "b"]
+        RankedNote.create(name=name, agent="x", rank=1.0)
+    assert [n.name for n in RankedNote.query.composite_score({"rank": 1.0}, limit=3)] == ["d", "c", "b"]
 
 
 def test_one_round_trip_with_four_signals_and_a_boost(server, round_trips):
     notes = make(40, random.Random(1))
     boosts = {notes[3].pk: 2.0}
     with round_trips() as trips:
-        found = Note.query.filter(agent="a").composite_score(
+        found = RankedNote.query.filter(agent="a").composite_score(
             dict.fromkeys(SIGNALS, 0.25), co_occurrence_boost=boosts, limit=10
         )
     assert len(found) == 10
@@ -132,10 +132,10 @@ def test_one_round_trip_with_four_signals_and_a_boost(server, round_trips):
 
 
 def test_a_record_of_another_partition_never_appears(server):
-    Note.create(name="mine", agent="a", rank=1.0)
-    Note.create(name="theirs", agent="b", rank=9.0)
-    other = Note.create(name="boosted", agent="b", rank=1.0)
-    found = Note.query.filter(agent="a").composite_score({"rank": 1.0}, co_occurrence_boost={other.pk: 99.0})
+    RankedNote.create(name="mine", agent="a", rank=1.0)
+    RankedNote.create(name="theirs", agent="b", rank=9.0)
+    other = RankedNote.create(name="boosted", agent="b", rank=1.0)
+    found = RankedNote.query.filter(agent="a").composite_score({"rank": 1.0}, co_occurrence_boost={other.pk: 99.0})
     assert [n.name for n in found] == ["mine"]
 
 
@@ -152,31 +152,31 @@ def test_a_boost_makes_a_candidate(server):
 
 
 def test_temperature_divides_what_is_shown_and_min_score_looks_at_the_raw_score(server):
-    Note.create(name="low", agent="a", rank=1.0)
-    Note.create(name="high", agent="a", rank=4.0)
-    found = Note.query.composite_score({"rank": 1.0}, temperature=0.5, min_score=2.0)
+    RankedNote.create(name="low", agent="a", rank=1.0)
+    RankedNote.create(name="high", agent="a", rank=4.0)
+    found = RankedNote.query.composite_score({"rank": 1.0}, temperature=0.5, min_score=2.0)
     assert [(n.name, n._composite_score) for n in found] == [("high", 8.0)]
 
 
 def test_post_filter_never_starves_the_result(server):
     for i in range(200):
-        Note.create(name=f"n{i:03}", agent="a", rank=float(i))
+        RankedNote.create(name=f"n{i:03}", agent="a", rank=float(i))
     asked = []
 
     def every_ninth(key, score):
         asked.append((key, score))
         return int(key.split(":")[2][1:]) % 9 == 0
 
-    found = Note.query.composite_score({"rank": 1.0}, limit=15, post_filter=every_ninth, temperature=2.0)
+    found = RankedNote.query.composite_score({"rank": 1.0}, limit=15, post_filter=every_ninth, temperature=2.0)
     assert [n.name for n in found] == [f"n{i:03}" for i in range(198, 198 - 9 * 15, -9)]
-    assert asked[0] == ("Note:a:n199", 99.5)
+    assert asked[0] == ("RankedNote:a:n199", 99.5)
     assert len(asked) == len(set(asked))
 
 
 def test_filters_that_python_decides_restrict_the_candidates(server):
     for i in range(30):
-        Note.create(name=f"n{i:02}", agent="a", rank=float(i), kind=["even"] if i % 2 == 0 else ["odd"])
-    found = Note.query.filter(kind=["even"]).composite_score({"rank": 1.0}, limit=3)
+        RankedNote.create(name=f"n{i:02}", agent="a", rank=float(i), kind=["even"] if i % 2 == 0 else ["odd"])
+    found = RankedNote.query.filter(kind=["even"]).composite_score({"rank": 1.0}, limit=3)
     assert [n.name for n in found] == ["n28", "n26", "n24"]
 
 
@@ -184,27 +184,27 @@ def test_more_than_the_server_ranks_are_ranked_all_the_same(server, monkeypatch)
     monkeypatch.setattr(composite, "TOP_MAX", 5)
     notes = make(30, random.Random(5))
     with frozen_time(NOW):
-        found = Note.query.composite_score({"rank": 1.0, "relevance": 1.0}, limit=20)
+        found = RankedNote.query.composite_score({"rank": 1.0, "relevance": 1.0}, limit=20)
     agree(found, brute(notes, {"rank": 1.0, "relevance": 1.0})[:20])
 
 
 def test_an_expired_record_is_no_candidate(server):
-    gone = Note.create(name="gone", agent="a", rank=9.0)
-    Note.create(name="here", agent="a", rank=1.0)
+    gone = RankedNote.create(name="gone", agent="a", rank=9.0)
+    RankedNote.create(name="here", agent="a", rank=1.0)
     server.pexpire(gone.pk, 1)
     while server.exists(gone.pk):
         pass
-    assert [n.name for n in Note.query.composite_score({"rank": 1.0})] == ["here"]
+    assert [n.name for n in RankedNote.query.composite_score({"rank": 1.0})] == ["here"]
 
 
 def test_each_part_is_explained(server):
     with frozen_time(NOW):
-        note = Note(name="a", agent="a", importance=2.0, certainty=0.7, rank=3.0, relevance=NOW - 864000)
+        note = RankedNote(name="a", agent="a", importance=2.0, certainty=0.7, rank=3.0, relevance=NOW - 864000)
         note.save(skip_auto_now=True)
-        (found,) = Note.query.composite_score(
-            {"relevance": 0.5, "certainty": 2.0}, co_occurrence_boost={"Note:b:b": 1.0}, explain=True
+        (found,) = RankedNote.query.composite_score(
+            {"relevance": 0.5, "certainty": 2.0}, co_occurrence_boost={"RankedNote:b:b": 1.0}, explain=True
         )
-    decayed = decay_score(2.0, NOW - 864000, NOW, Note.relevance.decay_rate)
+    decayed = decay_score(2.0, NOW - 864000, NOW, RankedNote.relevance.decay_rate)
     assert found._score_parts == {
         "relevance": pytest.approx(0.5 * decayed),
         "certainty": pytest.approx(1.4),
@@ -234,50 +234,50 @@ def test_each_part_is_explained(server):
 )
 def test_a_mistake_gets_a_sentence(server, arguments, says):
     with pytest.raises(QueryException, match=says):
-        Note.query.composite_score(**arguments)
+        RankedNote.query.composite_score(**arguments)
 
 
 def test_limits_of_zero_and_below_give_nothing(server):
-    Note.create(name="a", agent="a")
-    assert Note.query.composite_score({"rank": 1.0}, limit=0) == []
-    assert Note.query.composite_score({"rank": 1.0}, limit=-1) == []
+    RankedNote.create(name="a", agent="a")
+    assert RankedNote.query.composite_score({"rank": 1.0}, limit=0) == []
+    assert RankedNote.query.composite_score({"rank": 1.0}, limit=-1) == []
     with pytest.raises(TypeError, match="whole number"):
-        Note.query.composite_score({"rank": 1.0}, limit=None)
+        RankedNote.query.composite_score({"rank": 1.0}, limit=None)
 
 
 def test_the_walk_stops_early_also_where_all_are_equal(server):
     for i in range(1500):
-        Note.create(name=f"n{i:04}", agent="a", rank=1.0, pipeline=None)
+        RankedNote.create(name=f"n{i:04}", agent="a", rank=1.0, pipeline=None)
     stats: dict[str, int] = {}
     with frozen_time(NOW):
-        drive(composite_steps(composite_of(Note.query.filter(), {"rank": 1.0, "certainty": 1.0}), 10, stats=stats))
+        drive(composite_steps(composite_of(RankedNote.query.filter(), {"rank": 1.0, "certainty": 1.0}), 10, stats=stats))
     assert stats["visited"] <= 300
     assert stats["calls"] == 1
 
 
 def test_why_not_says_what_kept_a_record_out(server):
     for i in range(5):
-        Note.create(name=f"n{i}", agent="a" if i < 4 else "b", rank=float(i))
-    query = Note.query.filter(agent="a")
-    out = query.why_not("Note:a:n1", {"rank": 1.0}, limit=2)
+        RankedNote.create(name=f"n{i}", agent="a" if i < 4 else "b", rank=float(i))
+    query = RankedNote.query.filter(agent="a")
+    out = query.why_not("RankedNote:a:n1", {"rank": 1.0}, limit=2)
     assert (out.rank, out.score, out.last_score, out.missing, out.returned) == (3, 1.0, 2.0, 1.0, False)
     assert "number 3" in str(out) and "scores 2" in str(out)
-    inside = query.why_not("Note:a:n3", {"rank": 1.0}, limit=2)
+    inside = query.why_not("RankedNote:a:n3", {"rank": 1.0}, limit=2)
     assert (inside.returned, inside.rank) == (True, 1)
     assert "among the results" in str(inside)
-    other = query.why_not("Note:b:n4", {"rank": 1.0})
+    other = query.why_not("RankedNote:b:n4", {"rank": 1.0})
     assert other.refused_by == ("agent='a'",)
-    low = query.why_not("Note:a:n1", {"rank": 1.0}, min_score=1.5)
+    low = query.why_not("RankedNote:a:n1", {"rank": 1.0}, min_score=1.5)
     assert (low.below_minimum, low.missing) == (True, 0.5)
-    refused = query.why_not("Note:a:n3", {"rank": 1.0}, post_filter=lambda key, score: score < 2)
+    refused = query.why_not("RankedNote:a:n3", {"rank": 1.0}, post_filter=lambda key, score: score < 2)
     assert refused.post_filtered and "post_filter" in str(refused)
-    assert not query.why_not("Note:a:nope", {"rank": 1.0}).stored
+    assert not query.why_not("RankedNote:a:nope", {"rank": 1.0}).stored
 
 
 def test_why_not_names_a_tie_that_the_key_decides(server):
     for name in "abc":
-        Note.create(name=name, agent="a", rank=1.0)
-    out = Note.query.why_not("Note:a:a", {"rank": 1.0}, limit=2)
+        RankedNote.create(name=name, agent="a", rank=1.0)
+    out = RankedNote.query.why_not("RankedNote:a:a", {"rank": 1.0}, limit=2)
     assert (out.returned, out.missing, out.rank) == (False, 0.0, 3)
     assert "by its key" in str(out)
 
@@ -290,6 +290,6 @@ def test_the_async_twin_ranks_alike(server):
     import asyncio
 
     for i in range(5):
-        Note.create(name=f"n{i}", agent="a", rank=float(i))
-    found = asyncio.run(_both(Note.query))
+        RankedNote.create(name=f"n{i}", agent="a", rank=float(i))
+    found = asyncio.run(_both(RankedNote.query))
     assert [n.name for n in found] == ["n4", "n3"]

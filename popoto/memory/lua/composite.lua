@@ -7,7 +7,9 @@
 --                    now         of the decay formula (lib_decay)
 --                    signals     list of {kind, weight, ...}:
 --                                  'set', weight, place of the set in KEYS, complete
---                                  'decay', weight, place of the times, place of the bases, complete, rate, base field or false
+--                                  'decay', weight, place of the times, place of the bases (0 = none), complete, rate, base field
+--                                  or false
+--                                  'cyclic': as 'decay', with cycles and pressure (lib_cyclic)
 --                                  'given', weight, flat list {member, score, ...}
 --                                complete: every candidate has an entry, if the size confirms it: false, or a name; the
 --                                sets of one name have the same members, those of '' every record
@@ -62,14 +64,15 @@ end
 
 local function weighted(weight, score) return weight == 0 and 0 or weight * score end
 
-local function set_of(place, ascending)
-  local key = KEYS[place]
+local function set_named(key, ascending)
   local size = redis.call('ZCARD', key)
   if size > largest then largest = size end
   local set = {key = key, ascending = ascending, size = size, number = #sets + 1}
   sets[#sets + 1] = set
   return set
 end
+
+local function set_of(place, ascending) return set_named(KEYS[place], ascending) end
 
 local function open(set)
   local at = state and state.walks[set.number]
@@ -99,29 +102,31 @@ for number, s in ipairs(q.signals) do
       if set.walk.done then return nil end
       return weighted(weight, set.at)
     end
-  elseif kind == 'decay' then
+  elseif kind == 'decay' or kind == 'cyclic' then
     local rate, field = s[6], s[7]
     local decay = decay_of(q.now, rate)
-    local times, bases = set_of(s[3], (rate < 0) ~= (weight < 0)), set_of(s[4], weight < 0)
-    signal.sets, signal.complete = {times, bases}, s[5]
+    local times, bases = set_of(s[3], (rate < 0) ~= (weight < 0)), s[4] > 0 and set_of(s[4], weight < 0)
+    signal.sets, signal.complete = {times, bases or nil}, s[5]
     -- a base set that lacks members cannot bound them: records that were stored before it was kept
-    local whole = bases.size >= times.size
+    local whole
+    if bases then whole = bases.size >= times.size else whole = not field end
     function signal.part_of(values, member)
-      local touched, base = values[1], values[2]
+      local touched, base = values[1], bases and values[2]
       if not touched then return nil end
-      if not base then base = field and base_number(redis.call('HGET', member, field)) or 1 end
+      if not base then base = field and member and base_number(redis.call('HGET', member, field)) or 1 end
       return weighted(weight, base * decay.factor(touched))
     end
     function signal.highest()
-      if times.walk.done or (whole and bases.walk.done) then return nil end
+      if times.walk.done or (whole and bases and bases.walk.done) then return nil end
       if not whole then return math.huge end
       if weight == 0 then return 0 end
       local near, far = times.at, times.far
       local high = math.max(decay.above(near), decay.above(far))
       local low = math.min(decay.below(near), decay.below(far))
-      local a, b = bases.at, bases.far
+      local a, b = bases and bases.at or 1, bases and bases.far or 1
       return math.max(weight * (a * high), weight * (a * low), weight * (b * high), weight * (b * low))
     end
+    if kind == 'cyclic' then add_cycles(signal, times, q.now, set_named) end
   else
     local scores, members = {}, {}
     for i = 1, #s[3], 2 do
@@ -141,6 +146,11 @@ for i = 1, #signals do
   local signal = signals[i]
   signal.complete = signal.complete and signal.sets[1].size >= of_group[signal.complete]
 end
+
+local set_names = {}
+for i = 1, #sets do set_names[i] = sets[i].key end
+set_names = table.concat(set_names, '\n')
+if state and state.names ~= set_names then state, total = nil, 0 end -- a cycle shape came or went between two slices
 
 -- The aggregate of parts; nil stands for an index that does not hold the record. NaN (inf - inf) counts 0, as on the server.
 local function aggregated(parts)
@@ -267,7 +277,8 @@ local function to_be_continued()
     walks[i] = walk.done and 'done' or {walk.text, walk.member, sets[i].step}
     taken[i] = sets[i].earlier + walk.taken
   end
-  return {1, {}, {}, visited, cmsgpack.pack({total = total + visited, top = held, walks = walks, taken = taken})}
+  return {1, {}, {}, visited, cmsgpack.pack({total = total + visited, top = held, walks = walks, taken = taken,
+    names = set_names})}
 end
 
 if q.members then
@@ -329,7 +340,7 @@ local function nobody_left(most)
           set.at = here
         end
         local absent -- somebody whom this set does not hold at all
-        if not signal.complete then
+        if not signal.complete or set.partial then
           set.walk.done = true
           absent = bound()
           set.walk.done = false
@@ -437,7 +448,8 @@ local function advance(set, most)
     local kept, kept_parts, kept_left, n = {}, {}, {}, 0
     local high = highest[signal.number]
     for i = 1, #members do
-      local own = {values[1][i], values[2] and values[2][i]}
+      local own = {}
+      for k = 1, #values do own[k] = values[k][i] end
       local part = signal.part_of(own, members[i])
       local stays = true
       local rest = left[i]

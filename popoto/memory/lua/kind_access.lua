@@ -27,6 +27,10 @@ kinds.a = {
     redis.call('DEL', access_keys(key, rk))
     redis.call('ZREM', key, rk)
   end,
+  owner = function(place, base, member)
+    if place == base then return member or nil end
+    return string.match(string.sub(place, #base - #'count' + 1), '^%l+_?%l*:(.*)$')
+  end,
 }
 
 -- Stage one read of a record that is stored. A first read makes sure that the record's occupancy names all this: it may have

@@ -91,6 +91,12 @@ do
       P .. ':avgdl', string.format('%.17g', total / n))
   end
 
+  -- How many records hold a term, by its postings: where counts and postings did not go together.
+  local function recount(P, term)
+    local n = redis.call('ZCARD', P .. ':inv:' .. term)
+    if n > 0 then redis.call('ZADD', P .. ':df', n, term) else redis.call('ZREM', P .. ':df', term) end
+  end
+
   local function counts_in(payload)
     local wanted = {}
     for i = 2, #payload, 2 do wanted[payload[i]] = payload[i + 1] end
@@ -134,6 +140,48 @@ do
     drop = function(_, key, rk)
       found[key .. '\0' .. rk] = nil
       apply(key, rk, difference(key, rk, {}), 0)
+    end,
+    owner = function(place, base, member)
+      local what = string.sub(place, #base + 1)
+      if string.sub(what, 1, 4) == ':tf:' then return string.sub(what, 5) end
+      return member and (what == ':dl' or string.sub(what, 1, 5) == ':inv:') and member or nil
+    end,
+    places = function(_, key, rk)
+      local places = {key .. ':dl', rk, key .. ':tf:' .. rk, false}
+      for term in pairs(counts_of(key, rk)) do
+        places[#places + 1] = key .. ':inv:' .. term
+        places[#places + 1] = rk
+      end
+      return places
+    end,
+    holds = function(_, key, rk, place, member)
+      local what = string.sub(place, #key + 1)
+      if not member or what == ':dl' then return true end
+      return redis.call('ZSCORE', key .. ':tf:' .. rk, string.sub(what, 6)) ~= false
+    end,
+    mend = function(_, key, rk, payload)
+      local leaving, wanted = difference(key, rk, {}), counts_in(payload)
+      apply(key, rk, leaving, 0)
+      apply(key, rk, difference(key, rk, wanted), payload[1])
+      for i = 1, #leaving.gone do recount(key, leaving.gone[i]) end
+      for term in pairs(wanted) do recount(key, term) end
+    end,
+    sweep = function(place, base, member, rk)
+      local what, gone = string.sub(place, #base + 1), 0
+      if not member or what == ':dl' or redis.call('ZSCORE', base .. ':tf:' .. rk, string.sub(what, 6)) then
+        local change = difference(base, rk, {}) -- all that the record has here, for its counts hang together
+        for i = 1, #change.gone do
+          if redis.call('ZSCORE', base .. ':inv:' .. change.gone[i], rk) then gone = gone + 1 end
+        end
+        if #change.gone > 0 then gone = gone + 1 end
+        if redis.call('ZSCORE', base .. ':dl', rk) then gone = gone + 1 end
+        apply(base, rk, change, 0)
+      end
+      if member and redis.call('ZREM', place, rk) == 1 then
+        gone = gone + 1
+        if what ~= ':dl' then recount(base, string.sub(what, 6)) end
+      end
+      return gone
     end,
   }
 end

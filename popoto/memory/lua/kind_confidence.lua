@@ -32,7 +32,30 @@ kinds.c = {
     redis.call('HDEL', key, rk)
     redis.call('ZREM', confidence_rank_key(e), rk)
   end,
+  owner = function(_, _, member) return member or nil end,
+  places = function(e, key, rk) return {key, rk, confidence_rank_key(e), rk} end,
+  type_of = function(place, base) return string.sub(place, #base + 1, #base + 6) == '::rank' and 'zset' or 'hash' end,
 }
+
+-- Fold a signal into the confidence whose place is entry `e`; `start` is the packed data of a record without any, `fall` true
+-- lets the confidence only fall. Returns the new one.
+local function fold_signal(rk, e, field, signal, start, fall)
+  local key = entry_key(e)
+  local raw = redis.call('HGET', key, rk)
+  local data = raw and confidence_data(raw) or confidence_data(start)
+  local before = data.confidence
+  local c = before + (signal - before) / math.sqrt(data.evidence_count + 1)
+  if c < 0 then c = 0 elseif c > 1 then c = 1 end
+  if fall and c > before then c = before end
+  data.confidence = c
+  data.evidence_count = data.evidence_count + 1
+  if signal >= 0.5 then data.corroborations = data.corroborations + 1
+  else data.contradictions = data.contradictions + 1 end
+  redis.call('HSET', key, rk, cmsgpack.pack(data))
+  redis.call('ZADD', confidence_rank_key(e), c, rk)
+  redis.call('HSET', rk, field, cmsgpack.pack(c))
+  return c
+end
 
 -- The stored entry of a record's slot: where its companion data lies, whatever partition the caller believes.
 local function slot_entry(rk, slot)

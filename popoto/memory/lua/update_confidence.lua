@@ -23,16 +23,5 @@ local key, rank = entry_key(entry), confidence_rank_key(entry)
 local refusal = wrong_type(key, 'hash') or wrong_type(rank, 'zset')
 if refusal then return redis.error_reply(refusal) end
 
-local raw = redis.call('HGET', key, rk)
-local data = raw and confidence_data(raw) or confidence_data(ARGV[4])
-local signal = tonumber(ARGV[3])
-local c = data.confidence + (signal - data.confidence) / math.sqrt(data.evidence_count + 1)
-if c < 0 then c = 0 elseif c > 1 then c = 1 end
-data.confidence = c
-data.evidence_count = data.evidence_count + 1
-if signal >= 0.5 then data.corroborations = data.corroborations + 1
-else data.contradictions = data.contradictions + 1 end
-redis.call('HSET', key, rk, cmsgpack.pack(data))
-redis.call('ZADD', rank, c, rk)
-redis.call('HSET', rk, ARGV[1], cmsgpack.pack(c))
+local c = fold_signal(rk, entry, ARGV[1], tonumber(ARGV[3]), ARGV[4])
 return remember(ARGV[5], string.format('%.17g', c))
