@@ -26,7 +26,7 @@ from redis.backoff import NoBackoff
 from redis.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.retry import Retry
 
-from popoto import _embedded
+from popoto import _cluster_clients, _embedded
 from popoto.exceptions import ConnectionSettingsError
 
 # Names that hold with the types that redis-py ships and with separate stubs, where the classes are generic.
@@ -37,7 +37,7 @@ SYNC_CONNECTIONS = 128
 ASYNC_CONNECTIONS = 64  # of one event loop; more tasks than that wait their turn
 POOL_WAIT_S = 20.0
 SOCKET_TIMEOUT_S = 5.0
-SCHEMES = "redis://, rediss://, unix:// or embedded://"
+SCHEMES = "redis://, rediss://, unix://, embedded://, redis+cluster:// or rediss+cluster://"
 
 # Decided below, or of no use with what is decided.
 _OVERRULED = frozenset(
@@ -57,20 +57,32 @@ _ASYNC_NAMES = frozenset(inspect.signature(redis.asyncio.Redis.__init__).paramet
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """One server.
+    """One server, or a cluster of them.
 
     Attributes:
         arguments: keyword arguments of `redis.Redis`.
         store: the holder of the embedded engine, if that is the server.
         pool_wait_s: seconds that a call waits for a free connection.
+        nodes: (host, port) of some nodes of a cluster; empty for one server.
+        wait_replicas: replicas of a cluster's node that must have a write before it counts as done.
     """
 
     arguments: Mapping[str, Any] = field(default_factory=dict)
     store: _embedded.EmbeddedStore | None = None
     pool_wait_s: float | None = POOL_WAIT_S
+    nodes: _cluster_clients.Nodes = ()
+    wait_replicas: int = 0
 
     def with_db(self, db: int) -> ServerSettings:
-        """The same server, another database number."""
+        """The same server, another database number.
+
+        Raises: ConnectionSettingsError: it is a cluster, and the number is not 0.
+        """
+        if self.nodes and db:
+            raise ConnectionSettingsError(
+                f"A cluster has one database, number 0, and no number {db}. Use a namespace "
+                "(env_partition_name), or a single server."
+            )
         return replace(self, arguments={**self.arguments, "db": db})
 
 
@@ -103,17 +115,16 @@ def from_url(url: str, origin: str) -> ServerSettings:
     Raises: ConnectionSettingsError: the URL cannot be used.
     """
     scheme, separator, rest = url.partition("://")
-    if scheme == "redis+cluster":
-        raise ConnectionSettingsError(
-            f"{origin} is a redis+cluster:// URL, and a cluster is not supported yet. "
-            "Use a single server: redis://host:port/db."
-        )
-    if not separator or scheme not in ("redis", "rediss", "unix", "embedded"):
+    if not separator or scheme not in ("redis", "rediss", "unix", "embedded", *_cluster_clients.SCHEMES):
         given = f"starts with {scheme}://" if separator else "has no scheme"
         raise ConnectionSettingsError(f"{origin} {given}; expected {SCHEMES}, for example redis://localhost:6379/0.")
     try:
         if scheme == "embedded":
             return _embedded_settings(rest)
+        nodes: _cluster_clients.Nodes = ()
+        replicas = 0
+        if scheme in _cluster_clients.SCHEMES:
+            nodes, replicas, url = _cluster_clients.split_url(url)
         if scheme != "unix":
             _check_address(url)
         elif not rest.rpartition("@")[2].startswith("/"):
@@ -127,9 +138,11 @@ def from_url(url: str, origin: str) -> ServerSettings:
     except ValueError as error:
         raise ConnectionSettingsError(
             f"{origin} cannot be read: {error}. Expected a URL such as redis://user:password@host:6379/0, "
-            "unix:///run/redis.sock?db=0 or embedded:///absolute/folder."
+            "unix:///run/redis.sock?db=0, embedded:///absolute/folder or redis+cluster://host:7000,host:7001."
         ) from error
-    return _checked(ServerSettings(arguments, pool_wait_s=wait_s))
+    if nodes and arguments.pop("db", 0):
+        raise ConnectionSettingsError(f"{origin} names a database; a cluster has one, number 0. Leave db out.")
+    return _checked(ServerSettings(arguments, pool_wait_s=wait_s, nodes=nodes, wait_replicas=replicas))
 
 
 def embedded(folder: Path, db: int = 0) -> ServerSettings:
@@ -138,8 +151,11 @@ def embedded(folder: Path, db: int = 0) -> ServerSettings:
 
 
 def sync_client(settings: ServerSettings) -> SyncClient:
-    """A client with a pool of its own, for all threads. Connects at its first command."""
+    """A client with a pool of its own, for all threads. Connects at its first command; that of a cluster at once."""
     arguments = _decided(settings, no_retry())
+    if settings.nodes:
+        cluster: SyncClient = _cluster_clients.sync_client(settings.nodes, arguments)
+        return cluster
     size = arguments.pop("max_connections", None) or SYNC_CONNECTIONS
     options = _pool_options(settings, redis.Redis(**arguments).connection_pool, _embedded.EmbeddedConnection)
     blocking_pool: Any = redis.BlockingConnectionPool
@@ -159,6 +175,9 @@ def async_client(settings: ServerSettings) -> AsyncClient:
         )
     arguments = {name: value for name, value in arguments.items() if name in _ASYNC_NAMES}
     size = arguments.pop("max_connections", None) or ASYNC_CONNECTIONS
+    if settings.nodes:
+        cluster: AsyncClient = _cluster_clients.async_client(settings.nodes, arguments, size)
+        return cluster
     template = redis.asyncio.Redis(**arguments).connection_pool
     options = _pool_options(settings, template, _embedded.AsyncEmbeddedConnection)
     return redis.asyncio.Redis(connection_pool=redis.asyncio.BlockingConnectionPool(max_connections=size, **options))
@@ -188,7 +207,7 @@ def _decided(settings: ServerSettings, retry: Retry | AsyncRetry) -> dict[str, A
 def _checked(settings: ServerSettings) -> ServerSettings:
     """Let redis-py look at the settings while the user's own line is on the stack."""
     try:
-        sync_client(settings)
+        sync_client(replace(settings, nodes=()))  # one server's client does not connect yet
     except (TypeError, ValueError, redis.RedisError) as error:
         raise ConnectionSettingsError(
             f"The connection settings cannot be used: {error}. "

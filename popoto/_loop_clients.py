@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import redis
 
+from popoto._cluster_clients import adisconnect
 from popoto._connection_settings import AsyncClient
 
 
@@ -83,4 +84,4 @@ class LoopClients:
 
 async def _disconnect(client: AsyncClient, inuse_connections: bool) -> None:
     with suppress(redis.RedisError, OSError):
-        await client.connection_pool.disconnect(inuse_connections)
+        await adisconnect(client, inuse_connections)

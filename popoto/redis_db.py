@@ -3,7 +3,8 @@
 Nothing connects at import. The server is found at first use; the first of these that says one, wins:
 
 1. `set_REDIS_DB_settings(host=..., ...)` or `configure_url(url)`;
-2. the environment variable REDIS_URL: redis://, rediss://, unix:// or embedded:///absolute/folder;
+2. the environment variable REDIS_URL: redis://, rediss://, unix://, embedded:///absolute/folder or
+   redis+cluster://host:port,host:port;
 3. a server that answers on localhost:6379;
 4. the embedded engine in the user's data folder, unless POPOTO_EMBEDDED=0.
 
@@ -25,8 +26,8 @@ from urllib.parse import quote
 
 import redis
 
+from popoto import _cluster_clients, _embedded
 from popoto import _connection_settings as _settings
-from popoto import _embedded
 from popoto._connection_settings import AsyncClient, SyncClient
 from popoto._loop_clients import LoopClients
 from popoto.exceptions import ConnectionSettingsError, PopotoException
@@ -48,7 +49,9 @@ __all__ = [
     "get_async_redis_db",
     "get_redis",
     "key_namespace",
+    "on_cluster",
     "print_redis_info",
+    "replicas_to_wait_for",
     "scan_keys",
     "select_db",
     "set_REDIS_DB_settings",
@@ -108,7 +111,7 @@ def set_REDIS_DB_settings(env_partition_name: str = "", *args: Any, **kwargs: An
 
 
 def configure_url(url: str) -> None:
-    """Use another server from now on: redis://, rediss://, unix:// or embedded:///absolute/folder.
+    """Use another server from now on: redis://, rediss://, unix://, embedded:///absolute/folder or redis+cluster://.
 
     The namespace of the keys stays. Raises: ConnectionSettingsError: the URL cannot be used.
     """
@@ -129,6 +132,20 @@ async def set_async_redis_db_settings(env_partition_name: str = "", *args: Any, 
 def key_namespace() -> str:
     """What stands in front of every key: "" or the escaped partition name and a colon, such as "staging:"."""
     return _namespace
+
+
+def on_cluster() -> bool:
+    """Whether the server in use is a cluster. Reads settings only: nothing is looked for and nothing connects."""
+    server = _server or _chosen
+    if server is None:
+        return _cluster_clients.is_cluster_url(os.environ.get("REDIS_URL", "").strip())
+    return server.nodes != ()
+
+
+def replicas_to_wait_for() -> int:
+    """How many replicas must have a write before it counts as done (`?wait_replicas=` of a cluster's URL)."""
+    server = _server or _chosen
+    return 0 if server is None else server.wait_replicas
 
 
 def settings_generation() -> int:
@@ -153,7 +170,7 @@ def _drop_client(keep_store: _embedded.EmbeddedStore | None) -> None:
     _generation += 1
     if client is not None:
         # Connections at work finish and go with the client.
-        client.connection_pool.disconnect(inuse_connections=False)
+        _cluster_clients.disconnect(client, inuse_connections=False)
     for server in servers:
         if server is not None and server.store is not None and server.store is not keep_store:
             server.store.close()
@@ -277,7 +294,7 @@ def close() -> None:
         client = _client
         _drop_client(keep_store=None)
         if client is not None:
-            client.connection_pool.disconnect()
+            _cluster_clients.disconnect(client, inuse_connections=True)
 
 
 async def close_async() -> None:
@@ -328,23 +345,29 @@ def scan_keys(pattern: str | bytes, count: int = 1000) -> list[bytes]:
         pattern: such as "User:*"; the namespace is put in front of it.
         count: keys that the server looks at a step.
     """
-    found = get_REDIS_DB().scan_iter(match=_in_namespace(pattern), count=count)
-    return list(dict.fromkeys(found))  # SCAN may give a key more than once
+    client = get_REDIS_DB()
+    # SCAN may give a key more than once
+    return list(dict.fromkeys(key for glob in _globs(pattern) for key in client.scan_iter(match=glob, count=count)))
 
 
 async def async_scan_keys(pattern: str | bytes, count: int = 1000) -> list[bytes]:
     """`scan_keys` on the async client."""
     client = await get_async_redis_db()
-    found = client.scan_iter(match=_in_namespace(pattern), count=count)
-    return list(dict.fromkeys([key async for key in found]))
+    found = [key for glob in _globs(pattern) async for key in client.scan_iter(match=glob, count=count)]
+    return list(dict.fromkeys(found))
 
 
-def _in_namespace(pattern: str | bytes) -> bytes:
-    return _namespace.encode() + (pattern.encode(ENCODING) if isinstance(pattern, str) else pattern)
+def _globs(pattern: str | bytes) -> list[bytes]:
+    """The pattern behind the namespace, and on a cluster behind any hash tag as well."""
+    glob = _namespace.encode() + (pattern.encode(ENCODING) if isinstance(pattern, str) else pattern)
+    return [glob, b"{*}:" + glob] if on_cluster() else [glob]
 
 
 def print_redis_info() -> None:
-    """Log the server's version and memory at INFO, in one record (set POPOTO_LOG_LEVEL=INFO to see it)."""
+    """Log the server's version and memory at INFO, in one record (set POPOTO_LOG_LEVEL=INFO to see it).
+
+    On a cluster those of one node.
+    """
     logger.info(_describe(get_REDIS_DB().info()))
 
 

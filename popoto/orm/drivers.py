@@ -14,26 +14,27 @@ from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from popoto import redis_db
-from popoto.orm.commands import Command, Exchange, exchange, exchange_reads
-from popoto.orm.wire import call
+from popoto._cluster_clients import CLIENTS as CLUSTERS
+from popoto.orm import cluster_wire, wire
+from popoto.orm.commands import Command, Exchange, carry_out, exchange, exchange_many
 
 T = TypeVar("T")
 Steps = Generator["Command[Any] | list[Command[Any]]", Any, T]
 
 
-def _hold(talk: Exchange[T], client: Any) -> T:
-    """Hold a conversation with the server."""
+def _hold(talk: Exchange[T], client: Any, send: Any, send_all: Any) -> T:
+    """Hold a conversation with the server; `send` and `send_all` as in popoto.orm.wire."""
     try:
         step = next(talk)
         while True:
             try:
                 if isinstance(step, tuple):
-                    reply = call(client, *step)
+                    reply = send(client, *step)
                 elif isinstance(step, float):
                     time.sleep(step)
                     reply = None
                 else:
-                    reply = step.execute(raise_on_error=False)
+                    reply = send_all(client, step)
             except Exception as error:
                 step = talk.throw(error)
             else:
@@ -42,18 +43,18 @@ def _hold(talk: Exchange[T], client: Any) -> T:
         return end.value  # type: ignore[no-any-return]
 
 
-async def _ahold(talk: Exchange[T], client: Any) -> T:
+async def _ahold(talk: Exchange[T], client: Any, send: Any, send_all: Any) -> T:
     try:
         step = next(talk)
         while True:
             try:
                 if isinstance(step, tuple):
-                    reply = await client.execute_command(*step)
+                    reply = await send(client, *step)
                 elif isinstance(step, float):
                     await asyncio.sleep(step)
                     reply = None
                 else:
-                    reply = await step.execute(raise_on_error=False)
+                    reply = await send_all(client, step)
             except Exception as error:
                 step = talk.throw(error)
             else:
@@ -64,18 +65,32 @@ async def _ahold(talk: Exchange[T], client: Any) -> T:
 
 def run(command: Command[T], client: Any = None) -> T:
     """Run one command and return its parsed reply; for what it raises see `commands.exchange`."""
-    return _hold(exchange(command), client or redis_db.get_REDIS_DB())
+    client = client or redis_db.get_REDIS_DB()
+    if isinstance(client, CLUSTERS):
+        return _hold(exchange(command, True), client, cluster_wire.call, cluster_wire.calls)
+    return _hold(exchange(command), client, wire.call, wire.calls)
 
 
 async def arun(command: Command[T], client: Any = None) -> T:
     """Await `run` on the running loop's client."""
-    return await _ahold(exchange(command), client or redis_db.get_async_client())
+    client = client or redis_db.get_async_client()
+    if isinstance(client, CLUSTERS):
+        return await _ahold(exchange(command, True), client, cluster_wire.acall, cluster_wire.acalls)
+    return await _ahold(exchange(command), client, wire.acall, wire.acalls)
 
 
 def run_reads(commands: Sequence[Command[Any]], client: Any = None) -> list[Any]:
-    """Run commands that only read, in one round trip, and return their parsed replies."""
+    """Run commands in one round trip (on a cluster, to each node), and return their parsed replies.
+
+    Args:
+        commands: reads, and writes with a token.
+    """
     client = client or redis_db.get_REDIS_DB()
-    return [run(commands[0], client)] if len(commands) == 1 else _hold(exchange_reads(commands, client), client)
+    if len(commands) == 1:
+        return [run(commands[0], client)]
+    if isinstance(client, CLUSTERS):
+        return _hold(exchange_many(commands, True), client, cluster_wire.call, cluster_wire.calls)
+    return _hold(exchange_many(commands), client, wire.call, wire.calls)
 
 
 async def arun_reads(commands: Sequence[Command[Any]], client: Any = None) -> list[Any]:
@@ -83,29 +98,48 @@ async def arun_reads(commands: Sequence[Command[Any]], client: Any = None) -> li
     client = client or redis_db.get_async_client()
     if len(commands) == 1:
         return [await arun(commands[0], client)]
-    return await _ahold(exchange_reads(commands, client), client)
+    if isinstance(client, CLUSTERS):
+        return await _ahold(exchange_many(commands, True), client, cluster_wire.acall, cluster_wire.acalls)
+    return await _ahold(exchange_many(commands), client, wire.acall, wire.acalls)
+
+
+def prepare(command: Command[Any]) -> None:
+    """Carry out what must come before a command that is queued in a pipeline. It blocks, for a queue cannot wait."""
+    if command.firsts:
+        client = redis_db.get_REDIS_DB()
+        clustered = isinstance(client, CLUSTERS)
+        send = (cluster_wire.call, cluster_wire.calls) if clustered else (wire.call, wire.calls)
+        _hold(carry_out(command.firsts, clustered), client, *send)
 
 
 def drive(steps: Steps[T]) -> T:
     """Run an operation of several commands."""
-    reply: Any = None
-    while True:
-        try:
-            step = steps.send(reply)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        reply = run_reads(step) if isinstance(step, list) else run(step)
+    try:
+        step = next(steps)
+        while True:
+            try:
+                reply = run_reads(step) if isinstance(step, list) else run(step)
+            except Exception as error:  # the operation may know what to do about it
+                step = steps.throw(error)
+            else:
+                step = steps.send(reply)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
 
 
 async def adrive(steps: Steps[T]) -> T:
     """Await an operation of several commands."""
-    reply: Any = None
-    while True:
-        try:
-            step = steps.send(reply)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        reply = await arun_reads(step) if isinstance(step, list) else await arun(step)
+    try:
+        step = next(steps)
+        while True:
+            try:
+                reply = await arun_reads(step) if isinstance(step, list) else await arun(step)
+            except Exception as error:  # the operation may know what to do about it
+                step = steps.throw(error)
+            else:
+                step = steps.send(reply)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
 
 
 class Batch(Generic[T]):
@@ -119,30 +153,40 @@ class Batch(Generic[T]):
 
 def stream(steps: Generator[Any, Any, None]) -> Iterator[Any]:
     """Run a generator that yields commands and `Batch`es; give out the batches' items one by one."""
+    go_on: Any = steps.send
     reply: Any = None
     while True:
         try:
-            step = steps.send(reply)
+            step = go_on(reply)
         except StopIteration:
             return
+        go_on = steps.send
         if isinstance(step, Batch):
             reply = None
             yield from step.items
         else:
-            reply = run_reads(step) if isinstance(step, list) else run(step)
+            try:
+                reply = run_reads(step) if isinstance(step, list) else run(step)
+            except Exception as error:
+                go_on, reply = steps.throw, error
 
 
 async def astream(steps: Generator[Any, Any, None]) -> AsyncIterator[Any]:
     """Await `stream`."""
+    go_on: Any = steps.send
     reply: Any = None
     while True:
         try:
-            step = steps.send(reply)
+            step = go_on(reply)
         except StopIteration:
             return
+        go_on = steps.send
         if isinstance(step, Batch):
             reply = None
             for item in step.items:
                 yield item
         else:
-            reply = await arun_reads(step) if isinstance(step, list) else await arun(step)
+            try:
+                reply = await arun_reads(step) if isinstance(step, list) else await arun(step)
+            except Exception as error:
+                go_on, reply = steps.throw, error

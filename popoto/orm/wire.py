@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import redis.exceptions
@@ -40,6 +41,40 @@ def call(client: Any, *args: Any) -> Any:
         raise
     finally:
         pool.release(connection)
+
+
+def calls(client: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Send several commands in one write and return the raw replies; a refusal stands in the place of its reply."""
+    pool = client.connection_pool
+    connection = pool.get_connection()
+    replies: list[Any] = []
+    try:
+        connection.send_packed_command(connection.pack_commands(commands))
+        for _ in commands:
+            try:
+                replies.append(connection.read_response())
+            except redis.exceptions.ResponseError as error:
+                replies.append(error)
+        return replies
+    except BaseException:
+        connection.disconnect()
+        raise
+    finally:
+        pool.release(connection)
+
+
+async def acall(client: Any, *args: Any) -> Any:
+    """Await `call` on an async client."""
+    return await client.execute_command(*args)
+
+
+async def acalls(client: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Await `calls` on an async client."""
+    pipeline = client.pipeline(transaction=False)
+    for command in commands:
+        pipeline.execute_command(*command)
+    replies: list[Any] = await pipeline.execute(raise_on_error=False)
+    return replies
 
 
 def refused_unread(error: Exception) -> bool:
