@@ -12,6 +12,7 @@ import msgpack
 
 from popoto.exceptions import ModelException
 from popoto.orm.commands import Command
+from popoto.orm.event_stream import with_events
 from popoto.orm.keys import ModelKeys, index_part
 from popoto.orm.recorder import Recorder
 from popoto.orm.scripts import Script
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 COMMIT = Script("popoto.orm", "commit", with_kinds=True)
 REMOVE = Script("popoto.orm", "remove", with_kinds=True, flags="allow-oom")
+COMMIT_LOGGED, REMOVE_LOGGED = with_events(COMMIT), with_events(REMOVE)  # of models with an event stream
 
 # cmsgpack reads no bin type: bytes and str both travel as raw strings
 pack = partial(msgpack.packb, use_bin_type=False)
@@ -71,6 +73,7 @@ def commit_command(
     expire: Any,
     commands: Sequence[Any],
     parse: Any,
+    blind: bool = False,
 ) -> Command[int]:
     """Return the save of one record.
 
@@ -78,6 +81,8 @@ def commit_command(
         values: field name -> value, for every field (a partial save needs them to fill parts it does not name).
         names: the fields that a partial save writes; None for all.
         moved: the key the record had before, when it changes.
+        blind: of a partial save: `values` are true for `names` alone; where that is too little the server refuses
+            (UNREAD).
     Raises: ModelException: a value cannot be stored.
     """
     hash_pairs: list[Any] = []
@@ -107,11 +112,18 @@ def commit_command(
                 payload.append(KEEP if made[2] is None else made[2])
     else:
         _partial_entries(meta.slots, keys, values, names, entries, plan)
+        if blind:
+            plan["blind"] = True
+    if meta.stream is not None:
+        changed = "" if names is None else ",".join(field for field in meta.fields if field in names)
+        known = names is None or meta.stream.part in names
+        plan["event"] = meta.stream.event(keys, changed, values if known else None)
     try:
         args = (record_key, *keys.home, pack(plan), pack(entries), "")
     except UnicodeEncodeError as error:
         raise ModelException(f"{record_key!r}: {error}. No stored text can hold half a surrogate pair.") from None
-    return Command(args, parse, COMMIT, key_count=5, repeat="token")
+    script = COMMIT if meta.stream is None else COMMIT_LOGGED
+    return Command(args, parse, script, key_count=5, repeat="token")
 
 
 def _partial_entries(
@@ -143,9 +155,12 @@ def _partial_entries(
     plan["masks"], plan["keeps"], plan["dropped"] = masks, keeps, dropped
 
 
-def remove_command(keys: ModelKeys, record_key: str, commands: Sequence[Any], parse: Any) -> Command[bool]:
+def remove_command(meta: ModelOptions, record_key: str, commands: Sequence[Any], parse: Any) -> Command[bool]:
     """Return the deletion of one record."""
-    return Command((record_key, *keys.home, pack(commands), ""), parse, REMOVE, key_count=5, repeat="token")
+    keys = meta.keys_at(record_key)
+    event = "" if meta.stream is None else pack(meta.stream.event(keys))
+    script = REMOVE if meta.stream is None else REMOVE_LOGGED
+    return Command((record_key, *keys.home, pack(commands), event, ""), parse, script, key_count=5, repeat="token")
 
 
 def recorded(hooks: Sequence[Any], hook: str, instance: Any, **extra: Any) -> list[Any]:
