@@ -23,11 +23,16 @@ class Bar:
 BARS: tuple[Bar, ...] = (
     Bar("save", "raw", 0.8),
     Bar("save_pipelined", "peer", 5.0),
+    Bar("bulk_create", "peer", 5.0),
+    Bar("bulk_update", "peer", 5.0),
+    Bar("delete_all", "peer", 5.0),
     Bar("get", "raw", 0.5),
     Bar("construct", "peer", 4.0),
     Bar("hydrate", "peer", 3.0),
     Bar("top_by_decay", "peer", 20.0, size=10_000),
     Bar("order_by", "peer", 50.0, size=10_000),
+    Bar("filter", "peer", 5.0, size=10_000),
+    Bar("range", "peer", 5.0, size=10_000),
 )
 
 

@@ -16,6 +16,7 @@ CATEGORY_STRIDE = 7  # coprime to CATEGORIES: walks through all of them
 PAGE = 10  # every limit and every top-k
 BATCH = 1000  # records of one pipelined save and of one hydration
 SCORE_RANGE = (200.0, 400.0)  # a fifth of all scores
+NARROW_RANGE = (200.0, 210.0)  # a hundredth
 AGENT = "agent_1"
 SECONDS_A_DAY = 86400.0
 DECAY_RATE = 0.1
@@ -120,11 +121,20 @@ def right_answer(operation: str, size: int, call: int) -> object:
         low, high = SCORE_RANGE
         category = asked_category(call)
         return {name_of(n) for n in numbers if category_of(n) == category and low <= score_of(n) <= high}
+    if operation == "range":
+        low, high = NARROW_RANGE
+        return {name_of(n) for n in numbers if low <= score_of(n) <= high}
+    if operation == "count_range":
+        low, high = SCORE_RANGE
+        category = asked_category(call)
+        return sum(1 for n in numbers if category_of(n) == category and low <= score_of(n) <= high)
     if operation == "order_by":
         return [name_of(n) for n in heapq.nlargest(PAGE, numbers, key=score_of)]
     if operation == "startswith":
         first = loaded_number(call, size) // 10 * 10
         return {name_of(n) for n in range(first, min(first + 10, size))}
+    if operation in ("bulk_update", "delete_all"):
+        return BATCH
     if operation == "count":
         return size
     if operation == "count_where":

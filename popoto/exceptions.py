@@ -19,6 +19,14 @@ class ModelException(PopotoException):
     """A model, a field or a record is wrong: definition, value, unique constraint, save, delete, load."""
 
 
+class AlreadyExistsError(ModelException):
+    """A record of this key exists, or another record has this unique value; nothing was written."""
+
+
+class RecordGoneError(ModelException):
+    """The record is not stored: never saved, deleted or expired."""
+
+
 class KeyMutationError(ModelException):
     """A key field changed after the record was stored, and `migrate_key=True` was not given."""
 

@@ -59,7 +59,7 @@ def flush_test_db() -> None:
 
 
 def frozen_time(at: float | None = None) -> AbstractContextManager[clock.FrozenClock]:
-    """Freeze the clock of the memory layer in a `with` block; gives the clock, which `advance(seconds)` moves.
+    """Freeze the clock of the process in a `with` block; gives the clock, which `advance(seconds)` moves.
 
     Every thread sees it. Times to live are counted by the server, whose clock nothing freezes.
 

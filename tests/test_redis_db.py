@@ -233,7 +233,7 @@ def test_the_embedded_engine_is_the_last_resort_and_says_where_the_data_is(
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("redis+cluster://user:secret@host", "not supported yet"),
+        ("redis+cluster://user:secret@host/5", "one database"),
         ("localhost:6379", "has no scheme"),
         ("http://user:secret@host", "starts with http://"),
         ("redis://user:secret@host:notaport", "cannot be read"),

@@ -24,6 +24,17 @@ class Record(Model):
     active = Field(type=bool)
 
 
+class Spare(Model):
+    """Records of the same shape that an operation may change or delete as a whole."""
+
+    name = KeyField(type=str)
+    category = IndexedField(type=str)
+    score = SortedField(type=float)
+    rank = SortedField(type=int)
+    note = Field(type=str)
+    active = Field(type=bool)
+
+
 class PopotoWorker(Worker):
     packages = ("msgpack",)
 
@@ -89,6 +100,33 @@ class PopotoWorker(Worker):
             keys = [str(Record(name=name).db_key) for name in names]
             self._remove(Record.query.get_many(redis_keys=keys))
 
+    def _spare(self) -> list[Spare]:
+        return [Spare(**data.record(number)) for number in range(data.BATCH)]
+
+    def op_bulk_create(self, size: int, repeat: int, watch: Stopwatch) -> None:
+        for _ in range(repeat):
+            instances = self._spare()
+            with watch:
+                Spare.bulk_create(instances)
+            Spare.delete_all()
+
+    def op_bulk_update(self, size: int, repeat: int, watch: Stopwatch) -> int:
+        Spare.bulk_create(self._spare())
+        changed = 0
+        for call in range(repeat):
+            with watch:
+                changed = Spare.bulk_update(Spare.query.filter(score__gte=0.0), score=0.5 + call)
+        Spare.delete_all()
+        return changed
+
+    def op_delete_all(self, size: int, repeat: int, watch: Stopwatch) -> int:
+        deleted = 0
+        for _ in range(repeat):
+            Spare.bulk_create(self._spare())
+            with watch:
+                deleted = Spare.delete_all()
+        return deleted
+
     def op_get(self, size: int, repeat: int, watch: Stopwatch) -> list[str]:
         names = [data.name_of(data.loaded_number(call, size)) for call in range(repeat)]
         answer = ""
@@ -127,6 +165,23 @@ class PopotoWorker(Worker):
                     category=data.asked_category(call), score__gte=low, score__lte=high, limit=data.PAGE
                 )
                 answer = [micro.read_record(instance) for instance in page]
+        return answer
+
+    def op_range(self, size: int, repeat: int, watch: Stopwatch) -> list[str]:
+        low, high = data.NARROW_RANGE
+        answer: list[str] = []
+        with watch:
+            for _ in range(repeat):
+                found = Record.query.filter(score__gte=low, score__lte=high)
+                answer = [micro.read_record(instance) for instance in found]
+        return answer
+
+    def op_count_range(self, size: int, repeat: int, watch: Stopwatch) -> int:
+        low, high = data.SCORE_RANGE
+        answer = 0
+        with watch:
+            for call in range(repeat):
+                answer = Record.query.count(category=data.asked_category(call), score__gte=low, score__lte=high)
         return answer
 
     def op_order_by(self, size: int, repeat: int, watch: Stopwatch) -> list[str]:

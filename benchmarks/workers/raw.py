@@ -74,6 +74,26 @@ class Raw(Worker):
                 self._multi(chain.from_iterable(map(raw.save_commands, rows)))
             self._remove(rows)
 
+    op_bulk_create = op_save_pipelined
+
+    def op_bulk_update(self, size: int, repeat: int, watch: Stopwatch) -> None:
+        numbers = range(data.BATCH)  # known beforehand: there is no query
+        for call in range(repeat):
+            with watch:
+                self._multi(
+                    chain.from_iterable(raw.update_score_commands(data.name_of(n), 0.5 + call) for n in numbers)
+                )
+        self._multi(
+            chain.from_iterable(raw.update_score_commands(data.name_of(n), data.score_of(n)) for n in numbers)
+        )
+
+    def op_delete_all(self, size: int, repeat: int, watch: Stopwatch) -> None:
+        for _ in range(repeat):
+            rows = [data.record(number) for number in self.new_numbers(data.BATCH)]
+            self._multi(chain.from_iterable(map(raw.save_commands, rows)))
+            with watch:
+                self._remove(rows)
+
     def op_get(self, size: int, repeat: int, watch: Stopwatch) -> None:
         keys = [raw.record_key(data.name_of(data.loaded_number(call, size))) for call in range(repeat)]
         with watch:
@@ -110,6 +130,15 @@ class Raw(Worker):
                     ]
                 )
                 keys = replies[1]
+                self._hashes(keys)
+        return self._names(keys)
+
+    def op_range(self, size: int, repeat: int, watch: Stopwatch) -> list[str]:
+        low, high = data.NARROW_RANGE
+        keys: list[bytes] = []
+        with watch:
+            for _ in range(repeat):
+                keys = self.redis.execute_command("ZRANGE", raw.SCORE_SET, low, high, "BYSCORE")
                 self._hashes(keys)
         return self._names(keys)
 

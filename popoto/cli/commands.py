@@ -14,6 +14,8 @@ import typer
 from redis.exceptions import RedisError
 
 from popoto.cli.demo import MAX_TOKENS, DemoOptions, run_demo
+from popoto.cli.migrate import migrate
+from popoto.cli.move import model_of, move
 from popoto.cli.render import Screen, clean
 from popoto.exceptions import PopotoException
 
@@ -81,6 +83,58 @@ def demo(
         _fail(f"the {where} cannot be used: {str(error).rstrip('.')}. Check that it runs and may be used.")
     except (PopotoException, OSError) as error:
         _fail(str(error) or type(error).__name__)
+
+
+@app.command("move")
+def move_models(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Import paths: package.module:Class.")],
+    source: Annotated[str, typer.Option("--from", metavar="URL", help="The server that has the records.")],
+    target: Annotated[str, typer.Option("--to", metavar="URL", help="The cluster (or server) that gets them.")],
+    again: Annotated[bool, typer.Option("--again", help="Go on with a move that was interrupted.")] = False,
+) -> None:
+    """Copy the records of models from one server to a cluster; the source is only read."""
+    try:
+        with _endings_unwind():
+            found = move([model_of(path) for path in models], source, target, again, lambda line: print(clean(line)))
+    except KeyboardInterrupt:
+        _fail("stopped; --again goes on.", code=130)
+    except (RedisError, PopotoException, OSError) as error:
+        _fail(str(error) or type(error).__name__)
+    for moved in found:
+        print(f"{moved.model}: {moved.records} records copied")
+        for key in moved.left:
+            print(clean(f"  not copied, for it belongs to no one shard: {key}"))
+        for key, why in moved.conflicts.items():
+            print(clean(f"  {key}: {'; '.join(why)}"))
+    if any(moved.conflicts for moved in found):
+        raise typer.Exit(1)
+
+
+@app.command("migrate")
+def migrate_model(
+    migration: Annotated[str, typer.Argument(metavar="MIGRATION", help="Its import path: package.module:name.")],
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what it would do; write nothing.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Only say how far it is.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Walk a finished one once more.")] = False,
+    store: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--store", metavar="URL", help="The server; else the one that REDIS_URL and its like name."),
+    ] = None,
+) -> None:
+    """Bring stored records to their model's new definition; go on where an interrupted run ended."""
+    if plan + status + again > 1:
+        raise typer.BadParameter("give one of them.", param_hint="--plan, --status, --again")
+    what = "plan" if plan else "status" if status else "again" if again else "run"
+    try:
+        with _endings_unwind():
+            report = migrate(migration, store, what, lambda line: print(line, file=sys.stderr))
+    except KeyboardInterrupt:
+        _fail("stopped; run it again to go on.", code=130)
+    except (RedisError, PopotoException, OSError) as error:
+        _fail(str(error) or type(error).__name__)
+    print(clean(str(report)) if report is not None else "It was never run.")
+    if report is not None and report.failed:
+        raise typer.Exit(1)
 
 
 def _fail(sentence: str, code: int = 1) -> NoReturn:

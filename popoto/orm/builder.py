@@ -2,153 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from popoto.exceptions import QueryException
+from popoto.orm.aggregates import Aggregate, aggregate_steps, distinct_steps
+from popoto.orm.building import Building, T
 from popoto.orm.drivers import adrive, astream, drive, stream
-from popoto.orm.fields.sorted import SHARING_TYPES
-from popoto.orm.lookups import Compiled, compile_filters, split_parameter
-from popoto.orm.selection import Order, Selection
-
-if TYPE_CHECKING:
-    from popoto.orm.model import Model
-
-B = TypeVar("B", bound="QueryBuilder")
+from popoto.orm.explain import Plan, explain_steps
+from popoto.orm.iteration import Iteration
+from popoto.orm.ordering import reversed_terms
+from popoto.orm.selection import Selection
+from popoto.orm.spread import SpreadSelection
 
 
-class QueryBuilder:
+class QueryBuilder(Building[T]):
     """A selection that runs when it is first looked at, once, and then behaves as the list of its results.
 
-    Every chaining call returns a new builder. `count()`, `exists()`, `first()` and indexing ask the server for no more
-    than they return. Slices of a long answer see later writes; there is no snapshot.
+    Every chaining call returns a new builder. `count()`, `exists()`, `first()`, `last()` and indexing ask the server
+    for no more than they return. Slices of a long answer see later writes; there is no snapshot.
     """
 
-    def __init__(
-        self,
-        model: type[Model],
-        filters: Mapping[str, Any] | None = None,
-        order_by: str | None = None,
-        limit: int | None = None,
-        values: tuple[str, ...] | None = None,
-    ) -> None:
-        self.model_class = model
-        self._filters = dict(filters or {})
-        self._order_by = order_by
-        self._limit = limit
-        self._values = values
-        self._results: list[Any] | None = None
-        for parameter in self._filters:
-            split_parameter(model._meta, parameter)
+    if TYPE_CHECKING:
 
-    def _copy(self: B, **changes: Any) -> B:
-        new = type(self).__new__(type(self))
-        new.__dict__.update(self.__dict__)
-        new.__dict__.update(changes)
-        new._results = None
-        return new
-
-    # -- building -----------------------------------------------------------------------------------------------------
-
-    def filter(self: B, *args: Any, **filters: Any) -> B:
-        """Return a builder with further filters; a parameter given before is replaced.
-
-        The keywords order_by, limit and values are those methods.
-
-        Raises: QueryException: an unknown field or lookup.
-        """
-        if args:
-            raise TypeError(f"filter() takes keywords only, got {args[0]!r}.")
-        new = self
-        if "order_by" in filters:
-            new = new.order_by(filters.pop("order_by"))
-        if "limit" in filters:
-            new = new.limit(filters.pop("limit"))
-        if "values" in filters:
-            values = filters.pop("values")
-            if values is not None:
-                if not isinstance(values, tuple):
-                    raise QueryException(f"values=: expected a tuple of field names, got {values!r}.")
-                new = new.values(*values)
-        for parameter in filters:
-            split_parameter(self.model_class._meta, parameter)
-        return new._copy(_filters={**self._filters, **filters})
-
-    def order_by(self: B, name: str | None) -> B:
-        """Return a builder ordered by a field; '-' before the name: descending. None values come first.
-
-        Raises: QueryException: an unknown field.
-        """
-        if name is not None:
-            fields = self.model_class._meta.fields
-            if not isinstance(name, str) or name.removeprefix("-") not in fields:
-                raise QueryException(
-                    f"order_by({name!r}): {self.model_class.__name__} has no such field. Fields: {', '.join(fields)}."
-                )
-        return self._copy(_order_by=name)
-
-    def limit(self: B, n: int | None) -> B:
-        """Return a builder with at most n results; None lifts the limit.
-
-        Raises: TypeError: no int. QueryException: negative.
-        """
-        if n is not None:
-            if type(n) is not int:
-                raise TypeError(f"limit({n!r}): expected a whole number or None.")
-            if n < 0:
-                raise QueryException(f"limit({n}): expected 0 or more. For the last ones reverse the order.")
-        return self._copy(_limit=n)
-
-    def values(self: B, *names: str) -> B:
-        """Return a builder whose results are dicts of these fields; without names, instances again.
-
-        Raises: QueryException: an unknown field.
-        """
-        fields = self.model_class._meta.fields
-        for name in names:
-            if name not in fields:
-                raise QueryException(
-                    f"values({name!r}): {self.model_class.__name__} has no such field. Fields: {', '.join(fields)}."
-                )
-        return self._copy(_values=tuple(names) or None)
-
-    # -- running ------------------------------------------------------------------------------------------------------
-
-    def compiled(self) -> Compiled:
-        """Return the conditions of the filters.
-
-        Raises: QueryException: a value does not fit its field.
-        """
-        meta = self.model_class._meta
-        return compile_filters(meta, meta.keys, self._filters)
-
-    def _order(self, compiled: Compiled) -> Order:
-        meta = self.model_class._meta
-        keys = meta.keys
-        wanted = self._order_by or meta.order_by
-        if wanted is None:
-            key, first = compiled.order or keys.order, compiled.order_field
-            sharing = first if first is not None and meta.fields[first].type in SHARING_TYPES else None
-            return Order(key, *_range_on(compiled.where, key), field=sharing)
-        name, descending = wanted.removeprefix("-"), wanted.startswith("-")
-        field = meta.fields[name]
-        if field.is_sorted:
-            partition = field.partition_by  # type: ignore[attr-defined]
-            if all(p in self._filters for p in partition):
-                key = field.sorted_set_key(keys, self._filters, meta.fields)  # type: ignore[attr-defined]
-                sharing = name if field.type in SHARING_TYPES else None
-                return Order(key, *_range_on(compiled.where, key), descending=descending, field=sharing)
-        return Order(keys.order, by=name, descending=descending)
-
-    def selection(self, offset: int = 0, limit: int | None = None) -> Selection:
-        """Return what runs: this builder from `offset` on, at most `limit` results besides its own limit."""
-        compiled = self.compiled()
-        if self._limit is not None:
-            left = max(0, self._limit - offset)
-            limit = left if limit is None else min(limit, left)
-        return Selection(
-            self.model_class, self.model_class._meta.keys, compiled, self._order(compiled), offset, limit, self._values
-        )
+        def values(self, *names: str) -> QueryBuilder[dict[str, Any]]: ...
 
     def _run(self, selection: Selection) -> list[Any]:
         return list(stream(selection.results()))
@@ -156,71 +33,149 @@ class QueryBuilder:
     async def _arun(self, selection: Selection) -> list[Any]:
         return [item async for item in astream(selection.results())]
 
-    def all(self) -> list[Any]:
+    def all(self) -> list[T]:
         """Return the results as a list."""
         return list(self._evaluated())
+
+    async def async_all(self) -> list[T]:
+        """Await `all()`."""
+        if self._results is None:
+            self._results = await self._arun(self.selection())
+        return list(self._results)
 
     def _evaluated(self) -> list[Any]:
         if self._results is None:
             self._results = self._run(self.selection())
         return self._results
 
-    def first(self) -> Any:
+    def first(self) -> T | None:
         """Return the first result or None."""
         found = self._results if self._results is not None else self._run(self.selection(limit=1))
         return found[0] if found else None
 
-    def last(self) -> Any:
+    async def async_first(self) -> T | None:
+        """Await `first()`."""
+        found = self._results if self._results is not None else await self._arun(self.selection(limit=1))
+        return found[0] if found else None
+
+    def last(self) -> T | None:
         """Return the last result or None."""
-        found = self._evaluated()
-        return found[-1] if found else None
+        return drive(self._last()) if self._results is None else self._of_results()
+
+    async def async_last(self) -> T | None:
+        """Await `last()`."""
+        return await adrive(self._last()) if self._results is None else self._of_results()
+
+    def _of_results(self) -> T | None:
+        last: T | None = self._results[-1] if self._results else None
+        return last
+
+    def _last(self) -> Generator[Any, Any, Any]:
+        whole = self.selection()
+        if isinstance(whole, SpreadSelection):
+            found = yield from whole.collected()
+            return found[-1] if found else None
+        order = whole.order
+        if order.computed is not None or order.near is not None:
+            found = yield from whole.collected()
+            return found[-1] if found else None
+        if whole.limit:
+            found = yield from replace(whole, offset=whole.limit - 1, limit=1).collected()
+            if found:
+                return found[0]
+        if whole.limit == 0:
+            return None
+        backwards = replace(order, descending=not order.descending, terms=reversed_terms(order.terms))
+        found = yield from replace(whole, order=backwards, limit=1).collected()
+        return found[0] if found else None
 
     def count(self) -> int:
         """Return how many records match, whatever the limit."""
         return drive(self.selection().count())
 
-    def exists(self) -> bool:
-        """Return True when a record matches."""
-        return bool(drive(self.selection(limit=1).record_keys()))
-
-    def keys(self) -> list[bytes]:
-        """Return the keys of the matching records, in order."""
-        return [key.encode() for key in drive(self.selection().record_keys())]
-
-    def iterate(self) -> Iterator[Any]:
-        """Yield the results slice by slice, without keeping them."""
-        results: Iterator[Any] = stream(self.selection().results())
-        return results
-
-    async def async_all(self) -> list[Any]:
-        """Await `all()`."""
-        if self._results is None:
-            self._results = await self._arun(self.selection())
-        return list(self._results)
-
-    async def async_first(self) -> Any:
-        """Await `first()`."""
-        found = await self._arun(self.selection(limit=1))
-        return found[0] if found else None
-
     async def async_count(self) -> int:
         """Await `count()`."""
         return await adrive(self.selection().count())
+
+    def exists(self) -> bool:
+        """Return True when a record matches."""
+        return bool(drive(self.selection(limit=1).record_keys()))
 
     async def async_exists(self) -> bool:
         """Await `exists()`."""
         return bool(await adrive(self.selection(limit=1).record_keys()))
 
+    def keys(self) -> list[bytes]:
+        """Return the keys of the matching records, in order."""
+        return [key.encode() for key in drive(self.selection().record_keys())]
+
     async def async_keys(self) -> list[bytes]:
         """Await `keys()`."""
         return [key.encode() for key in await adrive(self.selection().record_keys())]
 
-    def __aiter__(self) -> AsyncIterator[Any]:
+    async def async_values(self, *names: str) -> list[dict[str, Any]]:
+        """Await `values(*names).all()`."""
+        return await self.values(*names).async_all()
+
+    def distinct(self, *names: str) -> list[Any]:
+        """Return the different values of a field, or tuples of several, in the order of the query; a limit cuts them.
+
+        Without names: the different dicts of `values()`.
+
+        Raises: QueryException: an unknown field, or neither names nor `values()`.
+        """
+        return drive(distinct_steps(self, names))
+
+    async def async_distinct(self, *names: str) -> list[Any]:
+        """Await `distinct()`."""
+        return await adrive(distinct_steps(self, names))
+
+    def aggregate(self, *args: str | Aggregate, **named: Aggregate) -> dict[str, Any]:
+        """Return what is computed over all matching records, whatever the limit, without sending them.
+
+            aggregate(total=Sum("price"), n=Count(), mean=Avg("price"), low=Min("price"), high=Max("price"))
+
+        Args:
+            args: an aggregate goes by the name `price__sum`; a field name stands for all that its type has.
+            named: name -> aggregate.
+        Returns: name -> value. Sums of int and Decimal are exact; a sum of nothing is 0, the others are None.
+        Raises: QueryException: an unknown field, or an aggregate that its type does not have.
+        """
+        return drive(aggregate_steps(self, args, named))
+
+    async def async_aggregate(self, *args: str | Aggregate, **named: Aggregate) -> dict[str, Any]:
+        """Await `aggregate()`."""
+        return await adrive(aggregate_steps(self, args, named))
+
+    def iterate(self, chunk_size: int | None = None, cursor: str | None = None) -> Iteration[T]:
+        """Return an iterator over the results that keeps none of them, for `for` and `async for`.
+
+        Its `cursor` is a text that says where it is: store it, and `iterate(cursor=...)` of the same query goes on
+        behind the last result, whatever was written meanwhile. `chunks()` gives lists.
+
+        Args:
+            chunk_size: results a round trip and a list of `chunks()`; as many as are right for the server if left out.
+            cursor: where an earlier iteration was.
+        Raises: QueryException: the cursor is of another order, or the order has none (computed_sort, by distance).
+        """
+        return Iteration(self, chunk_size, cursor)
+
+    async_iterate = iterate
+
+    def explain(self) -> Plan:
+        """Return how the query runs and what it will touch: print it. One round trip; nothing of the answer is read."""
+        return drive(explain_steps(self))
+
+    async def async_explain(self) -> Plan:
+        """Await `explain()`."""
+        return await adrive(explain_steps(self))
+
+    def __aiter__(self) -> AsyncIterator[T]:
         return astream(self.selection().results())
 
     # -- as a list ----------------------------------------------------------------------------------------------------
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[T]:
         return iter(self._evaluated())
 
     def __len__(self) -> int:
@@ -232,7 +187,7 @@ class QueryBuilder:
     def __contains__(self, item: object) -> bool:
         return item in self._evaluated()
 
-    def __reversed__(self) -> Iterator[Any]:
+    def __reversed__(self) -> Iterator[T]:
         return iter(self._evaluated()[::-1])
 
     def __getitem__(self, index: int | slice) -> Any:
@@ -267,15 +222,3 @@ class QueryBuilder:
     def index(self, item: Any) -> int:
         """Return the place of a result."""
         return self._evaluated().index(item)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} for {self.model_class.__name__} filters={self._filters}>"
-
-
-def _range_on(where: list[Any], key: str) -> tuple[str | None, str | None]:
-    """Return the bounds that a condition sets on an ordered set, so that a walk of it starts and ends there."""
-    conditions = where[1:] if where[0] == "and" else [where]
-    for condition in conditions:
-        if condition[0] == "range" and condition[1] == key:
-            return condition[2], condition[3]
-    return None, None

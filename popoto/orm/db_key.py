@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from popoto import redis_db
-from popoto.orm.keys import escape, key_part, unescape
+from popoto.orm.keys import escape, front_of, key_part, tag_of_record, unescape
 
 
 class DB_key(list[Any]):
@@ -20,8 +20,10 @@ class DB_key(list[Any]):
 
     @property
     def redis_key(self) -> str:
-        """The key, escaped and joined, with the namespace of the current settings."""
-        return redis_db.key_namespace() + ":".join(map(key_part, self))
+        """The key, escaped and joined, with the namespace (and on a cluster the hash tag) of the current settings."""
+        local = ":".join(map(key_part, self))
+        tag = tag_of_record(local) if redis_db.on_cluster() else ""
+        return tag + redis_db.key_namespace() + local
 
     def __str__(self) -> str:
         return self.redis_key
@@ -30,7 +32,8 @@ class DB_key(list[Any]):
     def from_redis_key(cls, redis_key: str | bytes) -> DB_key:
         """Return the parts of a key."""
         text = redis_key.decode() if isinstance(redis_key, bytes) else redis_key
-        text = text.removeprefix(redis_db.key_namespace())
+        tag = front_of(text) if redis_db.on_cluster() else ""
+        text = text.removeprefix(tag).removeprefix(redis_db.key_namespace())
         return cls(*map(unescape, text.split(":")))
 
     @staticmethod

@@ -17,9 +17,11 @@ from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, Inexact, InvalidOperat
 from typing import Any
 
 from popoto.exceptions import KeyMutationError, ModelException
+from popoto.orm import shards
 from popoto.orm.coerce import MAX_DIGITS, CoercionError, coercer_for, describe
 from popoto.orm.commands import Command, queue, require_pipeline
 from popoto.orm.drivers import arun, run
+from popoto.orm.event_stream import with_events
 from popoto.orm.fields.base import Field
 from popoto.orm.keys import ModelKeys, index_part
 from popoto.orm.plan import pack
@@ -27,6 +29,7 @@ from popoto.orm.scripts import Script
 from popoto.orm.slots import Slot
 
 INCREMENT = Script("popoto.orm", "increment", with_kinds=True)
+INCREMENT_LOGGED = with_events(INCREMENT)
 
 _NUMERIC = (int, float, Decimal)
 _SETS = frozenset({"s", "u", "t", "tu"})
@@ -74,9 +77,14 @@ def increment_command(instance: Any, field_name: str, delta: Any) -> Command[Any
         raise KeyMutationError(
             f"{label} is part of the record's key, which an increment cannot change. Set it and save(migrate_key=True)."
         )
+    if field.unique and shards.is_sharded(meta):
+        raise ModelException(
+            f"{label}: a unique number cannot be incremented on a cluster, where the records of {model} lie in several "
+            "slots. Set the attribute and save() instead."
+        )
     amount = _amount(kind, delta, label)
-    keys = meta.keys
     saved = instance._saved_key
+    keys = meta.keys_at(saved or "")
     if saved is None or not saved.startswith(keys.record + ":"):
         where = " in the current namespace" if saved else ""
         raise TypeError(f"{label}: this {model} was never saved{where}, or is deleted. Call save() first.")
@@ -87,8 +95,11 @@ def increment_command(instance: Any, field_name: str, delta: Any) -> Command[Any
         instance.__dict__[field_name] = value
         return value
 
-    args = (saved, *keys.home, field_name, kind.__name__, _text(amount, label), pack(slots), "")
-    return Command(args, incremented, INCREMENT, key_count=5, repeat="token")
+    event, script = "", INCREMENT
+    if meta.stream is not None:
+        event, script = pack(meta.stream.event(keys, field_name)), INCREMENT_LOGGED
+    args = (saved, *keys.home, field_name, kind.__name__, _text(amount, label), pack(slots), event, "")
+    return Command(args, incremented, script, key_count=5, repeat="token")
 
 
 # The number --------------------------------------------------------------------------------------------

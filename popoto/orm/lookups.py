@@ -1,15 +1,25 @@
-"""From the keywords of `filter()` to conditions that the server answers, and to what is left for Python."""
+"""From the conditions of `filter()` to what the server answers, and to what is left for Python.
+
+Each part of a filter becomes a condition for the server that lets through too many records at worst, never too few
+(`upper`), one that lets through too few at worst (`lower`), and, where the two differ, a test of the decoded values.
+Not of a part is not of its `lower`; and, or and not of tests are tests. Where a test needs what only the server can
+say, it gets a mark: the server tells for each record whether that condition holds (lua/select.lua). So every tree is
+exact.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from popoto.exceptions import QueryException
+from popoto.orm.composite import covering
+from popoto.orm.conditions import NOTHING, Condition
 from popoto.orm.keys import ModelKeys
+from popoto.orm.q import Q
+from popoto.orm.suggestions import unknown_field, unknown_lookup
 
 if TYPE_CHECKING:
     from popoto.orm.options import ModelOptions
@@ -17,42 +27,71 @@ if TYPE_CHECKING:
 # types whose equal values may print differently in a record's key (see keys.index_text)
 _AMBIGUOUS_KEY_TYPES = frozenset({float, Decimal, datetime})
 
+ALL: list[Any] = ["all"]
+Test = Callable[[Mapping[Any, Any]], bool]
+"""Decides on a record's values by field name, and on its marks by their number."""
+
 
 @dataclass(slots=True)
 class Compiled:
     """A filter, ready to run.
 
     Attributes:
-        where: tree of conditions for the server (lua/lib_where.lua).
-        tests: what Python decides on decoded values: field name -> tests, all of which must hold. Empty: the server's
-            answer is exact, as long as the sets `shared` are empty.
+        where: tree of conditions for the server (lua/lib_where.lua), never too few.
+        tests: what Python decides; None: the server's answer is exact, as long as the sets `shared` are empty.
+        reads: names of the fields that `tests` looks at.
+        marks: conditions whose truth `tests` wants of the server, by their place in this list.
         shared: sets of records whose value is not the one its score stands for.
-        loose: what to run instead when one of them is not empty.
+        again: compiles what to run instead when one of them is not empty.
         order, order_field: ordered set of the first sorted field that the filter names, and the field; or None.
+        near: the first centre and radius whose distances the results are to carry; or None.
+        first: each returns steps that fill in a part of `where`, from an answer that is needed before.
+        elsewhere: of what runs instead: such sets as `shared`, of related models.
+        asked_first: compiles the same with the related records asked for before, for when one of those is not empty.
     """
 
     where: list[Any]
-    tests: dict[str, list[Callable[[Any], bool]]] = field(default_factory=dict)
+    tests: Test | None = None
+    reads: tuple[str, ...] = ()
+    marks: list[list[Any]] = field(default_factory=list)
     order: str | None = None
     order_field: str | None = None
     shared: list[str] = field(default_factory=list)
-    loose: Compiled | None = None
+    again: Callable[[], Compiled] | None = None
+    near: Any = None
+    first: list[Callable[[], Any]] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+    asked_first: Callable[[], Compiled] | None = None
+    _narrowed: list[list[Any]] = field(default_factory=list)
 
     def narrow(self, condition: list[Any]) -> None:
         """Add a condition that must hold as well."""
-        self.where = ["and", condition, self.where]
-        if self.loose is not None:
-            self.loose.narrow(condition)
+        self.where = all_of([condition, self.where])
+        self._narrowed.append(condition)
 
-    def accepts(self, values: Mapping[str, Any]) -> bool:
-        """Return True when every test holds."""
-        return all(test(values[name]) for name, tests in self.tests.items() for test in tests)
+    @property
+    def loose(self) -> Compiled | None:
+        """What to run instead when one of the sets `shared` is not empty; None where there are none."""
+        return self._instead(self.again)
+
+    @property
+    def settled(self) -> Compiled | None:
+        """What to run instead when one of the sets `elsewhere` is not empty; None where there are none."""
+        return self._instead(self.asked_first)
+
+    def _instead(self, compile_it: Callable[[], Compiled] | None) -> Compiled | None:
+        if compile_it is None:
+            return None
+        instead = compile_it()
+        for condition in self._narrowed:
+            instead.narrow(condition)
+        return instead
 
 
 def split_parameter(meta: ModelOptions, parameter: str) -> tuple[str, str]:
     """Return (field name, lookup) of a filter parameter.
 
-    Raises: QueryException: no such field or lookup; lists those that exist.
+    Raises: QueryException: no such field or lookup; lists those that exist and names the nearest.
     """
     known = meta.filter_parameters.get(parameter)
     if known is not None:
@@ -63,66 +102,286 @@ def split_parameter(meta: ModelOptions, parameter: str) -> tuple[str, str]:
         name = f"{name}__{more}"
     field = meta.fields.get(name)
     if field is None:
-        raise QueryException(
-            f"Invalid filter parameters: {meta.model_name} has no field '{parameter.partition('__')[0]}'. "
-            f"Fields: {', '.join(meta.fields)}."
-        )
+        raise unknown_field(meta, parameter)
     lookup = "" if parameter == name else field.lookup_of(parameter)  # a bare name: the field itself says what it lacks
-    if lookup is not None:
-        return name, lookup
-    offered = ", ".join(sorted(field.filter_parameters()))
-    raise QueryException(
-        f"Invalid filter parameters: '{parameter}' is not offered by {type(field).__name__} '{name}'. "
-        f"It offers: {offered or 'none'}."
-    )
+    if lookup is None:
+        raise unknown_lookup(field, parameter)
+    return name, lookup
 
 
-def compile_filters(meta: ModelOptions, keys: ModelKeys, filters: Mapping[str, Any]) -> Compiled:
+def check_tree(meta: ModelOptions, q: Q) -> None:
+    """Refuse unknown fields and lookups anywhere in a Q.
+
+    Raises: QueryException: there is one.
+    """
+    for parameter in q.filters:
+        split_parameter(meta, parameter)
+    for child in q.children:
+        check_tree(meta, child)
+
+
+def compile_filters(
+    meta: ModelOptions,
+    keys: ModelKeys,
+    filters: Mapping[str, Any],
+    trees: tuple[Q, ...] = (),
+    answered: Iterable[str] = (),
+    by_value: bool = False,
+    ask_first: bool = False,
+) -> Compiled:
     """Return the conditions of a filter; all of them must hold.
 
+    Args:
+        filters: keywords.
+        trees: Q objects besides.
+        answered: fields whose exact filter needs no condition, for what is searched holds no other value of them.
+        by_value: decide by values where they may share scores.
+        ask_first: with `by_value`: ask for the related records before, where their values may share scores.
     Raises: QueryException: an unknown parameter, or a value that does not fit.
     """
-    parsed = [(*split_parameter(meta, parameter), value) for parameter, value in filters.items()]
-    covered: set[str] = set()  # partitions of the ordered sets that the filter uses
-    by_key = whole_key(meta, filters)
-    if by_key is not None:
-        covered.update(meta.key_names)
-    else:
-        for name, lookup, _ in parsed:
-            sorted_field = meta.fields[name]
-            if sorted_field.is_sorted and lookup in getattr(sorted_field, "range_lookups", ()):
-                covered.update(sorted_field.partition_by)  # type: ignore[attr-defined]
-    conditions: list[list[Any]] = [["keys", by_key]] if by_key is not None else []
-    loose_conditions = list(conditions)
-    compiled, loose = Compiled(["all"]), Compiled(["all"])
-    for name, lookup, value in parsed:
-        if name in covered and lookup == "":
-            meta.fields[name].filter_value(value)
-            continue
-        condition = meta.fields[name].condition(keys, lookup, value, filters)
-        if condition.server != ["all"]:
-            conditions.append(condition.server)
-            loose_conditions.append(condition.loose or condition.server)
-        if condition.test is not None:
-            loose.tests.setdefault(condition.field, []).append(condition.test)
-            if condition.shared is None:
-                compiled.tests.setdefault(condition.field, []).append(condition.test)
-            else:
-                compiled.shared.append(condition.shared)
-        if compiled.order is None and condition.server[0] == "range":
-            compiled.order, compiled.order_field = condition.server[1], name
-    compiled.where = _all_of(conditions)
+    compiler = _Compiler(meta, keys, by_value, ask_first, frozenset(answered))
+    leaves: list[Mapping[str, Any]] = [filters] if filters else []
+    others: list[Q] = []
+    for tree in trees:
+        _flatten(tree, leaves, others)
+    upper, _, test = compiler.conjunction(leaves, others, {}, top=True)
+    compiled = compiler.compiled
+    compiled.where, compiled.tests, compiled.reads = upper, test, tuple(compiler.reads)
     if compiled.shared:
-        loose.where = _all_of(loose_conditions)
-        loose.order, loose.order_field = compiled.order, compiled.order_field
-        compiled.loose = loose
+        compiled.again = lambda: compile_filters(meta, keys, filters, trees, answered, by_value=True)
+    if compiled.elsewhere:
+        compiled.asked_first = lambda: compile_filters(meta, keys, filters, trees, answered, True, ask_first=True)
     return compiled
 
 
-def _all_of(conditions: list[list[Any]]) -> list[Any]:
-    if not conditions:
-        return ["all"]
-    return conditions[0] if len(conditions) == 1 else ["and", *conditions]
+def exact_filters(filters: Mapping[str, Any], trees: Iterable[Q], meta: ModelOptions) -> dict[str, Any]:
+    """Return field -> value of what a filter says of each of its records: the exact conditions that must hold."""
+    leaves: list[Mapping[str, Any]] = [filters]
+    for tree in trees:
+        _flatten(tree, leaves, [])
+    return dict(_merged(leaves, meta))
+
+
+def _merged(leaves: list[Mapping[str, Any]], meta: ModelOptions) -> Mapping[str, Any]:
+    """Return what leaves that hold together say exactly, field -> value; the first one counts. (With one leaf its
+    lookups are in it too.)"""
+    if len(leaves) < 2:
+        return leaves[0] if leaves else {}
+    return {name: value for leaf in reversed(leaves) for name, value in leaf.items() if name in meta.fields}
+
+
+def _flatten(q: Q, leaves: list[Mapping[str, Any]], others: list[Q]) -> None:
+    """Sort what must hold together into leaves and the rest."""
+    if q.negated or (q.children and q.connector == Q.OR):
+        others.append(q)
+    elif q.children:
+        for child in q.children:
+            _flatten(child, leaves, others)
+    elif q.filters:
+        leaves.append(q.filters)
+
+
+_Part = tuple[list[Any], list[Any], "Test | None"]
+"""(upper, lower, test); without a test the two are the same condition."""
+
+
+class _Compiler:
+    def __init__(
+        self, meta: ModelOptions, keys: ModelKeys, by_value: bool, ask_first: bool, answered: frozenset[str]
+    ) -> None:
+        self.meta, self.keys, self.answered = meta, keys, answered
+        self.by_value, self.ask_first = by_value, ask_first
+        self.compiled = Compiled(ALL)
+        self.reads: dict[str, None] = {}
+
+    def conjunction(
+        self, leaves: list[Mapping[str, Any]], others: list[Q], given: Mapping[str, Any], top: bool = False
+    ) -> _Part:
+        """Compile what must hold together. `given`: exact values of partition fields that hold around it."""
+        meta = self.meta
+        own = _merged(leaves, meta)
+        if meta.partition_fields:
+            given = {**given, **{name: own[name] for name in meta.partition_fields if name in own}}
+        covered: dict[str, Any] = {name: own[name] for name in self.answered if name in own} if top else {}
+        parts: list[_Part] = []
+        by_key = whole_key(meta, own)
+        if by_key is not None:
+            covered.update((name, own[name]) for name in meta.key_names)
+            parts.append((["keys", by_key], ["keys", by_key], None))
+        parsed = [
+            (leaf, [(*split_parameter(meta, parameter), value) for parameter, value in leaf.items()]) for leaf in leaves
+        ]
+        if by_key is None:
+            for _, conditions in parsed:
+                for name, lookup, _ in conditions:
+                    sorted_field = meta.fields[name]
+                    if sorted_field.is_sorted and lookup in getattr(sorted_field, "range_lookups", ()):
+                        partition = sorted_field.partition_by  # type: ignore[attr-defined]
+                        covered.update((p, own[p]) for p in partition if p in own)
+            parts += self._composite(own, covered)
+        for leaf, conditions in parsed:
+            around = leaf if not given else {**leaf, **{n: v for n, v in given.items() if n not in leaf}}
+            for name, lookup, value in conditions:
+                if lookup == "" and name in covered and covered[name] is value:
+                    meta.fields[name].filter_value(value)
+                    continue
+                condition = meta.fields[name].condition(self.keys, lookup, value, around)
+                parts.append(self._leaf(condition, top))
+                if top and self.compiled.order is None and condition.server[0] == "range":
+                    if meta.fields[name].is_sorted:
+                        self.compiled.order, self.compiled.order_field = condition.server[1], name
+        parts += [self._node(q, given) for q in others]
+        return self._and(parts, top)
+
+    def _composite(self, own: Mapping[str, Any], covered: dict[str, Any]) -> list[_Part]:
+        """Answer exact filters on all fields of a composite index by it; add what is then said to `covered`."""
+        fields = self.meta.fields
+        names = {name for index in self.meta.composites for name in index.names if name in own and name not in covered}
+        exact = {name: fields[name].filter_value(own[name]) for name in names}
+        parts: list[_Part] = []
+        for index in covering(self.meta, exact):
+            condition = index.condition(self.keys, [exact[name] for name in index.names])
+            parts.append((condition, condition, None))
+            if not index.unique:  # a digest stands for its values but for a collision: the fields still decide
+                covered.update((name, own[name]) for name in index.names)
+        return parts
+
+    def _leaf(self, condition: Condition, top: bool) -> _Part:
+        compiled = self.compiled
+        if compiled.near is None and condition.near is not None and condition.near.with_distances:
+            compiled.near = condition.near
+        if condition.before is not None:
+            compiled.first.append(condition.before)
+        by_score = condition.shared is not None or condition.shared_elsewhere != ()
+        if by_score and not self.by_value:
+            own = () if condition.shared is None else (condition.shared,)
+            compiled.shared += (*own, *condition.shared_elsewhere)
+            return condition.server, condition.server, None
+        if condition.shared_elsewhere and not self.ask_first:
+            compiled.elsewhere += condition.shared_elsewhere
+        elif condition.first is not None:
+            compiled.first.append(condition.first)
+        upper = (condition.loose or condition.server) if by_score else condition.server
+        if condition.test is None:
+            return upper, upper, None
+        name, test = condition.field, condition.test
+        self.reads[name] = None
+        if top or upper[0] in ("all", "raw", "value"):
+            return upper, NOTHING, lambda values: test(values[name])
+        # the index says more than the value does (the partition), and only at the top `upper` is sure to hold
+        mark = self._mark(upper)
+        return upper, NOTHING, lambda values: mark(values) and test(values[name])
+
+    def _node(self, q: Q, given: Mapping[str, Any]) -> _Part:
+        if q.children and q.connector == Q.OR:
+            part = self._or([self._node(child, given) for child in q.children])
+        else:
+            leaves: list[Mapping[str, Any]] = [q.filters] if q.filters else []
+            others: list[Q] = []
+            for child in q.children:
+                _flatten(child, leaves, others)
+            part = self.conjunction(leaves, others, given)
+        return self._not(part) if q.negated else part
+
+    def _not(self, part: _Part) -> _Part:
+        upper, lower, test = part
+        if test is None:
+            none = not_of(upper)
+            return none, none, None
+        return not_of(lower), not_of(upper), lambda values: not test(values)
+
+    def _and(self, parts: list[_Part], top: bool) -> _Part:
+        upper = all_of([part[0] for part in parts])
+        tests = [test for _, _, test in parts if test is not None]
+        if not tests:
+            return upper, upper, None
+        exact = [part[0] for part in parts if part[2] is None]
+        if exact and not top:  # at the top `upper` has seen to those already
+            tests.insert(0, self._mark(all_of(exact)))
+        return upper, all_of([part[1] for part in parts]), _every(tests)
+
+    def _or(self, parts: list[_Part]) -> _Part:
+        upper = any_of([part[0] for part in parts])
+        tests = [test for _, _, test in parts if test is not None]
+        if not tests:
+            return upper, upper, None
+        exact = [part[0] for part in parts if part[2] is None]
+        if exact:
+            tests.insert(0, self._mark(any_of(exact)))
+        return upper, any_of([part[1] for part in parts]), lambda values: any(test(values) for test in tests)
+
+    def _mark(self, condition: list[Any]) -> Test:
+        marks = self.compiled.marks
+        marks.append(condition)
+        number = len(marks) - 1
+        return lambda values: bool(values[number])
+
+
+def _every(tests: list[Test]) -> Test:
+    return tests[0] if len(tests) == 1 else lambda values: all(test(values) for test in tests)
+
+
+def all_of(conditions: list[list[Any]]) -> list[Any]:
+    """Return the condition that all of these hold."""
+    rest: list[list[Any]] = []
+    for condition in conditions:
+        if condition == NOTHING:
+            return NOTHING
+        if condition[0] == "and":
+            rest += condition[1:]
+        elif condition[0] != "all":
+            rest.append(condition)
+    if not rest:
+        return ALL
+    if len(rest) > 1 and sum(condition[0] == "range" for condition in rest) > 1:
+        rest = _merged_ranges(rest)
+    return rest[0] if len(rest) == 1 else ["and", *rest]
+
+
+def _merged_ranges(conditions: list[list[Any]]) -> list[list[Any]]:
+    """Make one range of those on one ordered set, so that a walk of it has both ends."""
+    out: list[list[Any]] = []
+    place: dict[str, int] = {}
+    for condition in conditions:
+        if condition[0] != "range":
+            out.append(condition)
+        elif condition[1] not in place:
+            place[condition[1]] = len(out)
+            out.append(condition)
+        else:
+            key = condition[1]
+            _, _, low, high = out[place[key]]
+            lows, highs = (low, condition[2]), (high, condition[3])
+            out[place[key]] = ["range", key, max(lows, key=_lower_end), min(highs, key=_upper_end)]
+    return out
+
+
+def _lower_end(bound: str) -> tuple[float, bool]:
+    return float(bound.lstrip("(")), bound[0] == "("
+
+
+def _upper_end(bound: str) -> tuple[float, bool]:
+    return float(bound.lstrip("(")), bound[0] != "("
+
+
+def any_of(conditions: list[list[Any]]) -> list[Any]:
+    """Return the condition that one of these holds."""
+    rest: list[list[Any]] = []
+    for condition in conditions:
+        if condition[0] == "all":
+            return ALL
+        if condition[0] == "or":
+            rest += condition[1:]
+        elif condition != NOTHING:
+            rest.append(condition)
+    if not rest:
+        return NOTHING
+    return rest[0] if len(rest) == 1 else ["or", *rest]
+
+
+def not_of(condition: list[Any]) -> list[Any]:
+    """Return the complement of a condition."""
+    return condition[1] if condition[0] == "not" else ["not", condition]
 
 
 def whole_key(meta: ModelOptions, filters: Mapping[str, Any]) -> str | None:

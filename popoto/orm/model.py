@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, TypeVar, overload
 
 from popoto.exceptions import KeyMutationError, ModelException, SkipSaveException
-from popoto.orm import plan
+from popoto.orm import plan, shard_writes, shards
 from popoto.orm.bulk import BulkOperations
 from popoto.orm.commands import Command, queue, require_pipeline
-from popoto.orm.drivers import arun, run
+from popoto.orm.drivers import arun, prepare, run
 from popoto.orm.increment import aincrement, increment
 from popoto.orm.keys import ModelKeys, unescape
 from popoto.orm.maintenance import IndexMaintenance
-from popoto.orm.query import Query
+from popoto.orm.query import Query, QueryOf
+from popoto.orm.related_records import RelatedRecords
 from popoto.orm.upsert import Upsert
 
 logger = logging.getLogger("popoto.model")
@@ -23,7 +25,7 @@ P = TypeVar("P")
 _SKIP = object()
 
 
-class Model(BulkOperations, IndexMaintenance, Upsert):
+class Model(BulkOperations, IndexMaintenance, Upsert, RelatedRecords):
     """Base class of models. Public class attributes are Fields; each record is a Redis hash at `ClassName:key:...`.
 
     A model without a KeyField gets an AutoKeyField `_auto_key`.
@@ -33,8 +35,8 @@ class Model(BulkOperations, IndexMaintenance, Upsert):
     """
 
     query_class: ClassVar[Any] = Query
-    query: ClassVar[Query]
-    objects: ClassVar[Query]
+    query: ClassVar[QueryOf]
+    objects: ClassVar[QueryOf]
 
     class Meta:
         abstract = True
@@ -86,6 +88,7 @@ class Model(BulkOperations, IndexMaintenance, Upsert):
             if command is _SKIP:
                 return False if pipeline is None else pipeline
             if pipeline is not None:
+                prepare(command)
                 queue(command, pipeline)
                 command.parse(0)  # counts as saved once it is queued
                 return pipeline
@@ -127,13 +130,17 @@ class Model(BulkOperations, IndexMaintenance, Upsert):
         migrate_key: bool,
         pipeline: Any,
         kwargs: dict[str, Any],
+        insert: bool = False,
     ) -> Any:
-        """Return the save as a Command; None when there is nothing to do, _SKIP when a hook skipped it."""
+        """Return the save as a Command; None when there is nothing to do, _SKIP when a hook skipped it.
+
+        `insert`: a new instance is refused where its record exists.
+        """
         names = self._listed(update_fields)
         if names is not None and not names:
             return None
         meta = self._meta
-        keys = meta.keys
+        keys = meta.keys_for(self.__dict__)
         if self._saved_key is not None:
             self._key_of_save(keys, migrate_key)  # a changed key is refused before any hook runs
         try:
@@ -155,13 +162,15 @@ class Model(BulkOperations, IndexMaintenance, Upsert):
                     values.get(field.name), skip_auto_now=skip_auto_now, **kwargs
                 )
         self._validate(names)
+        if meta.shard_by is not None:
+            keys = meta.keys_for(values)  # a hook may have named the shard
         record_key, moved = self._key_of_save(keys, migrate_key)
         if moved and names is not None:
             names = names | meta.key_field_names
         guard = plan.GUARD_NONE
         if names is not None:
             guard = plan.GUARD_EXISTS
-        elif self._saved_key is None and meta.insert_only:
+        elif self._saved_key is None and (insert or meta.insert_only):
             guard = plan.GUARD_NEW
         # an expiry is touched only where it was set on this instance: a loaded record keeps the one it has
         expire = None
@@ -173,9 +182,11 @@ class Model(BulkOperations, IndexMaintenance, Upsert):
         def saved(created: int) -> int:
             values["_saved_key"] = record_key
             values["_is_persisted"] = True
+            for field in meta.lists.values():
+                field.was_saved(self)
             return created
 
-        return plan.commit_command(
+        command = plan.commit_command(
             meta,
             keys,
             record_key,
@@ -187,6 +198,9 @@ class Model(BulkOperations, IndexMaintenance, Upsert):
             commands=commands,
             parse=saved,
         )
+        if meta.shard_by is not None:
+            shard_writes.prepare(command, meta, keys, values, names)
+        return command
 
     def _listed(self, update_fields: Iterable[str] | None) -> frozenset[str] | None:
         if update_fields is None:
@@ -213,6 +227,8 @@ class Model(BulkOperations, IndexMaintenance, Upsert):
         if saved == record_key:
             return record_key, None
         namespace = keys.namespace
+        if saved is not None and meta.shard_by is not None:
+            shards.refuse_another_shard(meta, saved, keys)
         if saved is not None and not saved.startswith(keys.record + ":"):
             saved = None  # it was stored in another namespace
         if saved is None:
@@ -313,7 +329,19 @@ class Model(BulkOperations, IndexMaintenance, Upsert):
             self._is_persisted = False
             return bool(existed)
 
-        return plan.remove_command(self._meta.keys, record_key, commands, deleted)
+        return plan.remove_command(self._meta, record_key, commands, deleted)
+
+    # -- shards -------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def in_shard(cls, value: Any) -> AbstractContextManager[None]:
+        """Let the calls in a `with` block work on one shard (`Meta.shard_by`): for what takes no filter to name it.
+
+        Off a cluster it does nothing.
+
+        Raises: QueryException: the model has no `shard_by`, or the value does not fit its field.
+        """
+        return shards.here(cls._meta, value)
 
     # -- read ---------------------------------------------------------------------------------------------------------
 

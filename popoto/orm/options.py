@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from popoto import redis_db
 from popoto.exceptions import ModelException
+from popoto.orm import shards
+from popoto.orm.composite import PREFIX, CompositeIndex, Declared, declared_indexes, digest, part_of, together
+from popoto.orm.event_stream import stream_settings
 from popoto.orm.fields.base import Field
+from popoto.orm.fields.geo import GeoField
+from popoto.orm.fields.indexed import SetIndex
 from popoto.orm.fields.key import AutoKeyField
-from popoto.orm.keys import ModelKeys, escape, model_keys
-from popoto.orm.slots import Slot
+from popoto.orm.keys import ModelKeys, composite_name, model_keys
+from popoto.orm.slots import Slot, mixin_slots
 
 RESERVED = frozenset({"limit", "order_by", "values"})
 _FIELD_NAME = re.compile(r"_?[a-z]\w*|_\w+", re.ASCII)
@@ -26,7 +31,7 @@ class ModelOptions:
     Attributes:
         model_name: the name in keys (`Meta.key_name`, else the class name).
         fields: name -> Field, public ones first, then hidden ones (leading underscore).
-        order_by, ttl, indexes, abstract: as in `class Meta`.
+        order_by, ttl, indexes, abstract, shard_by: as in `class Meta`.
     """
 
     def __init__(self, model_name: str) -> None:
@@ -34,7 +39,9 @@ class ModelOptions:
         self.fields: dict[str, Field] = {}
         self.order_by: str | None = None
         self.ttl: int | None = None
-        self.indexes: tuple[tuple[tuple[str, ...], bool], ...] = ()
+        self.indexes: Declared = ()
+        self.shard_by: str | None = None
+        self.composites: list[CompositeIndex] = []
         self.abstract = False
         self.slots: list[Slot] = []
         self._heads_for: ModelKeys | None = None
@@ -65,9 +72,14 @@ class ModelOptions:
             )
         if inherited is not None:
             self.order_by, self.ttl, self.indexes = inherited.order_by, inherited.ttl, inherited.indexes
+            self.shard_by = inherited.shard_by
         self.order_by = given.get("order_by", self.order_by)
         self.ttl = given.get("ttl", self.ttl)
+        self.shard_by = given.get("shard_by", self.shard_by)
         self.indexes = given.get("indexes", self.indexes)
+        for option, unique in (("unique_together", True), ("index_together", False)):
+            if option in given:
+                self.indexes = (*self.indexes, *together(self.model_name, option, given[option], unique))
         self.abstract = bool(given.get("abstract", False))
         key_name = given.get("key_name", self.model_name)
         if not isinstance(key_name, str) or not key_name:
@@ -91,6 +103,8 @@ class ModelOptions:
                 field.model_fields = self.fields
         self._check_meta()
         self.key_names: tuple[str, ...] = tuple(sorted(self.key_field_names))
+        shards.check(self)
+        self.partition_fields = {p for field in self.fields.values() for p in getattr(field, "partition_by", ())}
         self.init_items = [(name, field) for name, field in self.fields.items()]
         self.load_items = [
             (name.encode(), name, field, field._decode if type(field).decode is Field.decode else field.decode)
@@ -102,10 +116,13 @@ class ModelOptions:
         self.validated = [f for f in self.fields.values() if _overrides(f, "is_valid")]
         self.required = [n for n, f in self.fields.items() if not f.null]
         self.insert_only = [n for n in self.key_names if self.fields[n].unique]
+        self.relationships: dict[str, Any] = {n: f for n, f in self.fields.items() if f.is_relationship}
         self.encoders = [
             (name, field._encode if type(field).encode is Field.encode else field.encode)
             for name, field in self.fields.items()
+            if field.in_hash
         ]
+        self.lists: dict[str, Any] = {n: f for n, f in self.fields.items() if not f.in_hash}
         for field in self.fields.values():
             field.bind(model)
         self.filter_parameters: dict[str, tuple[str, str]] = {
@@ -114,9 +131,12 @@ class ModelOptions:
             for parameter, lookup in field.filter_parameters().items()
         }
         self.slots = [slot for field in self.fields.values() for slot in field.slots()]
+        self.slots += mixin_slots(model)
+        self.slots += [index.slot() for index in self.composites]
         names = [slot.name for slot in self.slots]
         if len(set(names)) != len(names):
             raise ModelException(f"{self.model_name}: two index slots have one name: {sorted(names)}.")
+        self.stream = stream_settings(model, self)
 
     def _check_meta(self) -> None:
         if self.order_by is not None:
@@ -129,15 +149,30 @@ class ModelOptions:
             raise ModelException(
                 f"{self.model_name}.Meta.ttl: expected a positive whole number of seconds, got {self.ttl!r}."
             )
-        if self.indexes:
-            raise ModelException(f"{self.model_name}.Meta.indexes: composite indexes are not there yet; leave it out.")
+        self.composites = declared_indexes(self.model_name, self.indexes, self.fields)
+        shards.check_unique(self)
+        self.indexes = tuple((index.names, index.unique) for index in self.composites)
 
     # -- views ------------------------------------------------------------------------------------------------------
 
     @property
     def keys(self) -> ModelKeys:
         """The model's keys in the current namespace."""
+        if redis_db.on_cluster():
+            return shards.keys_here(self)
         return model_keys(redis_db.key_namespace(), self.model_name)
+
+    def keys_for(self, values: Mapping[str, Any]) -> ModelKeys:
+        """Return the keys of the shard in which a record with these values lies; off a cluster there is one."""
+        if self.shard_by is None or not redis_db.on_cluster():
+            return self.keys
+        return shards.keys_for(self, values)
+
+    def keys_at(self, redis_key: str) -> ModelKeys:
+        """Return the keys of the shard in which a record's key lies."""
+        if self.shard_by is None or not redis_db.on_cluster():
+            return self.keys
+        return shards.keys_at(self, redis_key)
 
     def slot_heads(self, keys: ModelKeys) -> list[tuple[str, str, str, Any]]:
         """Return (slot name, kind, base key, make) of each slot: what a full save needs of it."""
@@ -161,6 +196,19 @@ class ModelOptions:
     @property
     def sorted_field_names(self) -> set[str]:
         return {name for name, field in self.fields.items() if field.is_sorted}
+
+    @property
+    def geo_field_names(self) -> set[str]:
+        return {name for name, field in self.fields.items() if isinstance(field, GeoField)}
+
+    @property
+    def indexed_field_names(self) -> set[str]:
+        """The fields with an index of their values that are no keys: IndexedField, UniqueField."""
+        return {name for name, field in self.fields.items() if isinstance(field, SetIndex) and not field.is_key}
+
+    @property
+    def relationship_field_names(self) -> set[str]:
+        return set(self.relationships)
 
     @property
     def explicit_fields(self) -> dict[str, Field]:
@@ -189,17 +237,30 @@ class ModelOptions:
 
     def record_key(self, values: Mapping[str, Any]) -> str:
         """Return the key of the record with these values."""
-        return self.keys.record_key(values[name] for name in self.key_names)
+        return self.keys_for(values).record_key(values[name] for name in self.key_names)
+
+    def get_index_key(self, field_names: Iterable[str]) -> str:
+        """Return the key of the composite index of these fields: of its hash, or what its sets begin with."""
+        return self.keys.base(PREFIX, composite_name(field_names))
+
+    def compute_index_hash(self, instance: Any, field_names: Iterable[str]) -> str | None:
+        """Return what stands for an instance in the hash of a unique composite index; None where a value is None."""
+        names = list(field_names)
+        return self.compute_index_hash_from_values(names, [instance.__dict__.get(name) for name in names])
+
+    def compute_index_hash_from_values(self, field_names: Iterable[str], values: Iterable[Any]) -> str | None:
+        """Return what stands for these values of these fields; None where one is None.
+
+        Raises: QueryException: a value does not fit its field.
+        """
+        pairs = zip(field_names, values, strict=True)
+        fitting = [self.fields[name].filter_value(value) for name, value in pairs]
+        return None if None in fitting else digest([part_of(value) for value in fitting])
 
     def holds(self, redis_key: str) -> bool:
         """Return True when the key can be one of this model's records."""
-        namespace = redis_db.key_namespace()
-        parts = redis_key.removeprefix(namespace).split(":")
-        return (
-            redis_key.startswith(namespace)
-            and parts[0] == escape(self.model_name)
-            and (len(parts) == self.db_key_length)
-        )
+        parts = self.keys_at(redis_key).parts_of(redis_key)
+        return parts is not None and len(parts) == self.db_key_length
 
 
 def _overrides(field: Field, hook: str) -> bool:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from popoto import redis_db
 from popoto.exceptions import QueryException
-from popoto.orm.builder import QueryBuilder
+from popoto.orm import shards
 from popoto.orm.commands import Command, hash_of
 from popoto.orm.db_key import DB_key
 from popoto.orm.drivers import adrive, drive
 from popoto.orm.lookups import whole_key
+from popoto.orm.related import together
+from popoto.orm.shortcuts import M, Shortcuts
 
 if TYPE_CHECKING:
     from popoto.orm.model import Model
 
 
-class Query:
+class Query(Shortcuts[M]):
     """What `Model.query` is: lookups on one model. It keeps no state of a call."""
-
-    builder_class: type[QueryBuilder] = QueryBuilder
 
     def __init__(self, model: type[Model]) -> None:
         self.model_class = model
@@ -29,21 +30,20 @@ class Query:
     def options(self) -> Any:
         return self.model_class._meta
 
-    def _builder(self) -> Any:
-        return self.builder_class(self.model_class)
-
     # -- one record ---------------------------------------------------------------------------------------------------
 
-    def get(self, db_key: Any = None, redis_key: str | bytes | None = None, **kwargs: Any) -> Any:
+    def get(self, db_key: Any = None, redis_key: str | bytes | None = None, **kwargs: Any) -> M | None:
         """Return the one record with this key, or that these filters match; None if there is none.
 
         Raises: QueryException: several match, or a filter is unknown.
         """
-        return drive(self._get(db_key, redis_key, kwargs))
+        found: M | None = drive(self._get(db_key, redis_key, kwargs))
+        return found
 
-    async def async_get(self, db_key: Any = None, redis_key: str | bytes | None = None, **kwargs: Any) -> Any:
+    async def async_get(self, db_key: Any = None, redis_key: str | bytes | None = None, **kwargs: Any) -> M | None:
         """Await `get()`."""
-        return await adrive(self._get(db_key, redis_key, kwargs))
+        found: M | None = await adrive(self._get(db_key, redis_key, kwargs))
+        return found
 
     def _get(self, db_key: Any, redis_key: Any, filters: dict[str, Any]) -> Generator[Any, Any, Any]:
         meta = self.model_class._meta
@@ -55,9 +55,12 @@ class Query:
             key = _key_text(given)
             if not meta.holds(key):
                 return None
+            if filters and meta.shard_by is not None and shards.are_many(meta):
+                one = partial(self._get, db_key, redis_key, filters)
+                return (yield from shards.within(meta, meta.keys_at(key), one))
             if not filters:
-                return (yield self._read(key))
-        selection = self._builder().filter(**filters).selection(limit=2)
+                return (yield from self._handed_out([(yield self._read(key))]))[0]
+        selection = replace(self._builder().filter(**filters).selection(limit=2), track=False)
         if given is not None:
             selection.compiled.narrow(["keys", key])
         found = yield from selection.collected(strict=True)
@@ -66,7 +69,16 @@ class Query:
                 f"{self.model_class.__name__}.query.get({_shown(filters)}) matches more than one record, e.g. "
                 f"{found[0].pk} and {found[1].pk}. Narrow the filter, or use filter()."
             )
-        return found[0] if found else None
+        return (yield from self._handed_out(found))[0] if found else None
+
+    def _handed_out(self, found: list[Any]) -> Generator[Any, Any, list[Any]]:
+        """Tell the model which records are handed out, and return them."""
+        keys = [record._saved_key for record in found if record is not None]
+        for some in shards.lists(self.model_class._meta, keys):
+            command = self.model_class._returned_command(some)
+            if command is not None:
+                yield command
+        return found
 
     def _read(self, key: str) -> Command[Any]:
         model = self.model_class
@@ -91,83 +103,16 @@ class Query:
         keys = [_key_text(key) for key in redis_keys or ()]
         commands = [self._read(key) for key in keys if holds(key)]
         read = iter((yield commands) if commands else ())
-        found = [next(read) if holds(key) else None for key in keys]
+        found = yield from self._handed_out([next(read) if holds(key) else None for key in keys])
+        together(self.model_class, found)
         return [item for item in found if item is not None] if skip_none else found
 
-    # -- many ---------------------------------------------------------------------------------------------------------
 
-    def filter(self, *args: Any, **kwargs: Any) -> Any:
-        """Return a lazy QueryBuilder of the records that match all filters.
+class QueryOf:
+    """The type of `Model.query` for type checkers: a Query of that very model."""
 
-        Raises: QueryException: an unknown field or lookup; it lists those that exist.
-        """
-        return self._builder().filter(*args, **kwargs)
-
-    def all(self, **kwargs: Any) -> list[Any]:
-        """Return all records; keywords order_by, limit, values."""
-        return self.filter(**kwargs).all()  # type: ignore[no-any-return]
-
-    def count(self, **kwargs: Any) -> int:
-        """Return how many records match; without filters in constant time."""
-        return self.filter(**kwargs).count()  # type: ignore[no-any-return]
-
-    def exists(self, **kwargs: Any) -> bool:
-        """Return True when a record matches."""
-        return self.filter(**kwargs).exists()  # type: ignore[no-any-return]
-
-    def first(self, **kwargs: Any) -> Any:
-        """Return the first match or None."""
-        return self.filter(**kwargs).first()
-
-    def last(self, **kwargs: Any) -> Any:
-        """Return the last match or None."""
-        return self.filter(**kwargs).last()
-
-    def order_by(self, name: str | None) -> Any:
-        return self._builder().order_by(name)
-
-    def limit(self, n: int | None) -> Any:
-        return self._builder().limit(n)
-
-    def values(self, *names: str) -> Any:
-        return self._builder().values(*names)
-
-    def keys(self, catchall: bool = False, clean: bool = False, **kwargs: Any) -> list[bytes]:
-        """Return the keys of the matching records.
-
-        Args:
-            catchall: debugging only: every key of the server with the model's name in it (SCAN).
-            clean: not there yet.
-        """
-        if clean:
-            raise QueryException("keys(clean=True) is not there yet: index entries of lost records are not removed.")
-        if catchall:
-            return redis_db.scan_keys(f"*{self.model_class._meta.model_name}*")
-        return self.filter(**kwargs).keys()  # type: ignore[no-any-return]
-
-    async def async_filter(self, **kwargs: Any) -> list[Any]:
-        """Await `filter()`; returns a list."""
-        return await self.filter(**kwargs).async_all()  # type: ignore[no-any-return]
-
-    async def async_all(self, **kwargs: Any) -> list[Any]:
-        """Await `all()`."""
-        return await self.filter(**kwargs).async_all()  # type: ignore[no-any-return]
-
-    async def async_count(self, **kwargs: Any) -> int:
-        """Await `count()`."""
-        return await self.filter(**kwargs).async_count()  # type: ignore[no-any-return]
-
-    async def async_exists(self, **kwargs: Any) -> bool:
-        """Await `exists()`."""
-        return await self.filter(**kwargs).async_exists()  # type: ignore[no-any-return]
-
-    async def async_first(self, **kwargs: Any) -> Any:
-        """Await `first()`."""
-        return await self.filter(**kwargs).async_first()
-
-    async def async_keys(self, **kwargs: Any) -> list[bytes]:
-        """Await `keys()`."""
-        return await self.filter(**kwargs).async_keys()  # type: ignore[no-any-return]
+    def __get__(self, instance: object, owner: type[M]) -> Query[M]:
+        raise NotImplementedError
 
 
 def _key_text(key: Any) -> str:

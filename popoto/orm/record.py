@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
 from popoto.exceptions import ModelException
@@ -32,6 +32,7 @@ class Record(metaclass=ModelBase):
     _expire_at: Any = None
     _saved_key: str | None = None
     _is_persisted: bool = False
+    _cohort: Any = None  # the instances of one query's answer (popoto.orm.related)
 
     # -- instances ----------------------------------------------------------------------------------------------------
 
@@ -80,13 +81,20 @@ class Record(metaclass=ModelBase):
 
         Raises: ModelException: a stored value is corrupt; names key, field and reason.
         """
+        stored = raw.get
+        return cls._hydrated_row(redis_key, [stored(raw_name) for raw_name, *_ in cls._meta.load_items])
+
+    @classmethod
+    def _hydrated_row(cls: type[R], redis_key: str, row: Sequence[bytes | None]) -> R:
+        """Return the instance of a stored record, of its values in the order of `load_items`.
+
+        Raises: ModelException: as `_hydrated`.
+        """
         instance = cls.__new__(cls)
         values = instance.__dict__
-        stored = raw.get
-        for raw_name, name, field, decode in cls._meta.load_items:
-            packed = stored(raw_name)
+        for (_, name, field, decode), packed in zip(cls._meta.load_items, row, strict=False):
             if packed is None:
-                values[name] = None if field.is_auto else field.default_value()
+                values[name] = field.missing_value()
                 continue
             try:
                 values[name] = decode(packed)
@@ -97,6 +105,20 @@ class Record(metaclass=ModelBase):
         values["_saved_key"] = redis_key
         values["_is_persisted"] = True
         return instance
+
+    @classmethod
+    def _returned_command(cls, record_keys: Sequence[str]) -> Any:
+        """Hook: return the Command that a query runs for the records it hands out, or None."""
+        return None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle or copy takes over: all but the tie to the other instances of a list."""
+        state = dict(self.__dict__)
+        state.pop("_cohort", None)
+        for name in self._meta.lists:
+            if isinstance(state.get(name), list):
+                state[name] = state[name].twin()
+        return state
 
     @property
     def db_key(self) -> DB_key:
@@ -117,6 +139,12 @@ class Record(metaclass=ModelBase):
     def pk(self) -> str:
         """The key the record was saved under, else the key that the current values give."""
         return self._saved_key or self._meta.record_key(self.__dict__)
+
+    @property
+    def obsolete_redis_key(self) -> str | None:
+        """The key that `save(migrate_key=True)` would move the record away from; None while the key is unchanged."""
+        saved = self._saved_key
+        return saved if saved is not None and saved != self._meta.record_key(self.__dict__) else None
 
     def __str__(self) -> str:
         return self.pk
@@ -189,14 +217,4 @@ class Record(metaclass=ModelBase):
             "name": cls.__name__,
             "fields": list(cls._meta.fields),
             "query_filters": sorted(set().union(*parameters)),
-        }
-
-    def to_dict(self, include: Iterable[str] | None = None, exclude: Iterable[str] | None = None) -> dict[str, Any]:
-        """Return the public fields' values by name, in the order of their definition."""
-        wanted = None if include is None else set(include)
-        unwanted = set(exclude or ())
-        return {
-            name: self.__dict__.get(name)
-            for name in self._meta.explicit_fields
-            if (wanted is None or name in wanted) and name not in unwanted
         }

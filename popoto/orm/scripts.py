@@ -13,6 +13,8 @@ from functools import cached_property
 from importlib.resources import files
 from typing import Any, ClassVar
 
+from redis.cluster import ClusterPipeline
+
 _FRAGMENT = re.compile(r"^LIB_(\w+)$", re.MULTILINE)
 _kinds: dict[tuple[str, str], tuple[str, ...]] = {}
 
@@ -49,6 +51,12 @@ class Script:
         self._fragments, self._with_kinds = fragments, with_kinds
         self._first_line = f"#!lua flags={flags}\n" if flags else "#!lua\n"
         Script._all.append(self)
+
+    def variant(self, *fragments: tuple[str, str]) -> Script:
+        """Return a script of the same file with further fragments before it."""
+        made = Script(self.package, self.name, (*self._fragments, *fragments), self._with_kinds)
+        made._first_line = self._first_line
+        return made
 
     @cached_property
     def source(self) -> str:
@@ -109,8 +117,13 @@ register_kind("popoto.orm", "kind_companion", "h")
 
 
 def evalsha_or_source(script: Script, pipeline: Any) -> tuple[str, str]:
-    """Return ("EVAL", source) at the first use of a script in a pipeline's batch, ("EVALSHA", sha) afterwards."""
-    stack = pipeline.command_stack
+    """Return ("EVAL", source) at the first use of a script in a pipeline's batch, ("EVALSHA", sha) afterwards.
+
+    Always the source for the pipeline of a cluster, whose commands go to nodes that may change until they are sent.
+    """
+    stack = getattr(pipeline, "command_stack", None)
+    if not isinstance(stack, list) or isinstance(pipeline, ClusterPipeline):
+        return "EVAL", script.source
     mark = getattr(pipeline, "_popoto_scripts", None)
     if mark is None or mark[0] is not stack or not stack:
         known: set[str] = set()

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Generator, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from popoto.exceptions import ModelException, QueryException
-from popoto.orm.commands import Command, hash_of
+from popoto.orm.commands import Command
 from popoto.orm.drivers import Batch
-from popoto.orm.fields.sorted import comparable
+from popoto.orm.fields.capped import read_into_dicts
 from popoto.orm.keys import ModelKeys, shared_key
 from popoto.orm.lookups import Compiled
-from popoto.orm.plan import pack
+from popoto.orm.nearest import Nearest
+from popoto.orm.ordering import Found, Term, sort_found, term
+from popoto.orm.reading import Reader, asked, decoded
+from popoto.orm.related import Cohort, prefetch
 from popoto.orm.scripts import Script
+from popoto.orm.slices import Slices
 
 if TYPE_CHECKING:
+    from popoto.orm.fields.geo import Near
     from popoto.orm.model import Model
 
-logger = logging.getLogger("popoto.query")
-
-SELECT = Script("popoto.orm", "select", flags="no-writes")
 COUNT = Script("popoto.orm", "count", flags="no-writes")
 GATHER = 4000  # matches that are collected and sorted in one call: about 10 ms
 SLICE = 10_000  # members visited in one call
 ROWS = 2000  # records read in one call: about 8 ms
-READ_CHUNK = 500
+READ_CHUNK = 2000  # records read by their keys in one round trip
 
 Steps = Generator[Any, Any, None]
 
@@ -38,22 +39,30 @@ class Order:
     Attributes:
         key: ordered set that the server walks.
         low, high: the part of it that a range condition leaves, as bounds; None for all of it.
-        by: field that Python sorts by instead, or None.
-        descending: exact reversal of ascending.
+        descending: the server's order is reversed.
         field: the sorted field behind `key`, where its values may share a score.
+        terms: what Python sorts by instead; () where the server's order is right.
+        near: the centre by the distance from which results come instead; lua/nearest.lua does that where it can.
+        computed: (function of a result, reverse): what Python sorts the results by at the end, or None.
     """
 
     key: str
     low: str | None = None
     high: str | None = None
-    by: str | None = None
     descending: bool = False
     field: str | None = None
+    terms: tuple[Term, ...] = ()
+    near: Near | None = None
+    computed: tuple[Callable[[Any], Any], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which records, in which order, how many, and as what."""
+    """Which records, in which order, how many, and as what.
+
+    Steps are generators that yield commands; see popoto.orm.drivers. `keys` are those that the conditions were compiled
+    for: the same filter compiled for the keys of several shards makes a selection for each.
+    """
 
     model: type[Model]
     keys: ModelKeys
@@ -63,11 +72,16 @@ class Selection:
     limit: int | None = None
     values: tuple[str, ...] | None = None
     strict: bool = False
+    track: bool = False  # the records are handed out: tell the model (Record._returned_command)
+    prefetch: tuple[list[str], ...] = ()
+    cohort: Cohort = field(default_factory=Cohort, repr=False, compare=False)
 
     @property
     def in_python(self) -> bool:
         """True when the server cannot decide or order alone."""
-        return bool(self.compiled.tests) or self.order.by is not None
+        order = self.order
+        ordered = not order.terms and (order.near is None or not self.shared)
+        return self.compiled.tests is not None or not ordered
 
     @property
     def shared(self) -> list[str]:
@@ -79,30 +93,36 @@ class Selection:
         """Return the same selection, decided and ordered by values instead of scores."""
         order = self.order
         if order.field is not None:
-            order = Order(self.keys.order, by=order.field, descending=order.descending)
+            sign = "-" if order.descending else ""
+            order = replace(Order(self.keys.order), terms=(term(sign + order.field),))
         return replace(self, compiled=self.compiled.loose or self.compiled, order=order)
 
     def whole(self) -> Selection:
         """Return all that match, whatever the order, offset and limit."""
         return Selection(self.model, self.keys, self.compiled, Order(self.keys.order))
 
-    # -- steps (generators that yield commands; see popoto.orm.commands) ----------------------------------------------
+    # -- steps --------------------------------------------------------------------------------------------------------
 
     def results(self) -> Steps:
         """Yield batches of instances, or of dicts when values are asked for."""
         if self.limit == 0:
             return
+        if self.order.computed is not None:
+            yield from self._computed_results()
+            return
+        yield from self.settled()
         if self.in_python:
             yield from self.by_value()._results_by_value()
             return
-        slices = Slices(self, "hash") if self.values is None else Slices(self, "fields", self._asked(self.values))
+        reader = self.reader()
+        slices = self.slices("fields", reader.asked)
         while slices.more:
             rows = yield slices.command()
             if slices.refused:
-                yield from self.by_value()._results_by_value()
+                yield from self._behind(slices.given).by_value()._results_by_value()
                 return
             flat = iter(rows)
-            yield Batch(self._built((key.decode(), values) for key, values in zip(flat, flat, strict=True)))
+            yield from self.handed_out(reader.read((key.decode(), row) for key, row in zip(flat, flat, strict=True)))
 
     def collected(self, strict: bool = False) -> Generator[Any, Any, list[Any]]:
         """Return all results in one list.
@@ -123,185 +143,185 @@ class Selection:
             else:
                 reply = yield step
 
+    def _computed_results(self) -> Steps:
+        """Read all, sort by the user's function, cut."""
+        order = self.order
+        assert order.computed is not None
+        key, reverse = order.computed
+        everything = replace(self, order=replace(order, computed=None), offset=0, limit=None, track=False)
+        items = yield from everything.collected(self.strict)
+        items.sort(key=key, reverse=reverse)
+        stop = None if self.limit is None else self.offset + self.limit
+        yield from replace(self, prefetch=()).handed_out(items[self.offset : stop])
+
     def _results_by_value(self) -> Steps:
         keys = yield from self._keys_by_value()
         for start in range(0, len(keys), READ_CHUNK):
-            chunk = keys[start : start + READ_CHUNK]
-            replies = yield [self._read_command(key) for key in chunk]
-            yield Batch(self._built(zip(chunk, replies, strict=True)))
+            yield from self.handed_out((yield from self.read(keys[start : start + READ_CHUNK])))
+
+    def read(self, keys: Sequence[str]) -> Generator[Any, Any, list[Any]]:
+        """Read these records in one round trip; what vanished or is corrupt is left out."""
+        reader = self.reader()
+        replies = yield reader.commands(keys)
+        return reader.read(zip(keys, replies, strict=True))
+
+    def settled(self) -> Steps:
+        """Fill in what the conditions need to know before they can be asked."""
+        first = self.compiled.first
+        while first:
+            yield from first.pop()()
+
+    def handed_out(self, items: list[Any]) -> Steps:
+        """Yield results as a batch; before, tell the model of them and read what they point to."""
+        if self.values is None and (self.model._meta.relationships or self.model._meta.lists):
+            self.cohort.add(items)
+            if self.prefetch:
+                yield from prefetch(items, self.prefetch)
+        if self.track and self.values is None and items:
+            command = self.model._returned_command([item._saved_key for item in items])
+            if command is not None:
+                yield command
+        if self.values is not None and not self.model._meta.lists.keys().isdisjoint(self.values):
+            yield from read_into_dicts(self.model, items)
+        yield Batch(items)
 
     def record_keys(self) -> Generator[Any, Any, list[str]]:
         """Return the keys of the matching records."""
         if self.limit == 0:
             return []
+        if self.order.computed is not None:
+            items = yield from replace(self, values=None, track=False, prefetch=()).collected()
+            return [item._saved_key for item in items]
+        yield from self.settled()
         if self.in_python:
             return (yield from self.by_value()._keys_by_value())
         found: list[str] = []
-        slices = Slices(self, "keys")
+        slices = self.slices("keys")
         while slices.more:
             rows = yield slices.command()
             if slices.refused:
-                return (yield from self.by_value()._keys_by_value())
+                return found + (yield from self._behind(slices.given).by_value()._keys_by_value())
             found.extend(key.decode() for key in rows)
         return found
 
     def count(self) -> Generator[Any, Any, int]:
         """Return how many records match, without offset and limit."""
         every = self.whole()
-        if self.compiled.tests:
-            return len((yield from every.by_value()._keys_by_value()))
+        yield from self.settled()
+        if self.compiled.tests is not None:
+            return len((yield from every.by_value().found_by_value()))
         where = self.compiled.where
-        if where[0] in ("all", "set", "range") and not self.compiled.shared and len(where) < READ_CHUNK:
+        if where[0] in ("all", "set", "range") and not self.compiled.shared and len(where) < 500:
             known: int | None = yield self._count_command(where)
             if known is not None:
                 return known
         total = 0
-        slices = Slices(every, "count")
+        slices = every.slices("count")
         while slices.more:
             rows = yield slices.command()
             if slices.refused:
-                return len((yield from every.by_value()._keys_by_value()))
+                return len((yield from every.by_value().found_by_value()))
             total += rows
         return total
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
+    def reader(self) -> Reader:
+        """Return what makes results of the server's rows."""
+        return Reader(self.model, self.values, self.compiled.near, self.strict)
+
+    def slices(self, out: str, fields: Iterable[str] = ()) -> Slices | Nearest:
+        """Return the calls that answer this selection on the server."""
+        if self.order.near is not None:
+            return Nearest(self, out, fields, gather=GATHER, visit=SLICE, rows=ROWS)
+        rows = ROWS if out == "fields" else SLICE
+        return Slices(self, out, fields, gather=GATHER, slice=SLICE, rows=rows)
+
+    def _behind(self, given: int) -> Selection:
+        """Return what comes after the first `given` results."""
+        limit = None if self.limit is None else self.limit - given
+        return replace(self, offset=self.offset + given, limit=limit)
+
     def _keys_by_value(self) -> Generator[Any, Any, list[str]]:
         """Return the keys of the records that Python's tests accept, in Python's order, cut."""
-        needed = list(self.compiled.tests)
-        by = self.order.by
-        if by is not None and by not in needed:
-            needed.append(by)
-        fields = self.model._meta.fields
-        wanted = None if self.limit is None or by is not None else self.offset + self.limit
-        found: list[tuple[str, Any]] = []
-        every = Selection(self.model, self.keys, self.compiled, self.order)
-        slices = Slices(every, "fields", self._asked(needed), exact=False)
-        while slices.more and (wanted is None or len(found) < wanted):
-            flat = iter((yield slices.command()))
-            for raw_key, raw_values in zip(flat, flat, strict=True):
-                key = raw_key.decode()
-                values = self._decoded(key, needed, raw_values, fields)
-                if values is not None and self.compiled.accepts(values):
-                    found.append((key, values[by] if by is not None else None))
-        if by is not None:
-            found = _sorted_by_value(found, by, self.order.descending)
+        found = yield from self.found_by_value()
         stop = None if self.limit is None else self.offset + self.limit
         return [key for key, _ in found[self.offset : stop]]
 
-    def _decoded(self, key: str, names: Iterable[str], raws: Any, fields: Any) -> dict[str, Any] | None:
-        if raws is None or raws is False:
-            logger.error("%s cannot be read (not a hash); skipped", key)
-            return None
-        values: dict[str, Any] = {}
-        if not any(raw is not None for raw in raws):
-            return None  # the record vanished
-        for name, raw in zip(names, raws, strict=False):
-            field = fields[name]
+    def values_by_value(
+        self, names: Iterable[str], enough: int | None = None, rows: int = 0, after: tuple[Any, Any] | None = None
+    ) -> Generator[Any, Any, None]:
+        """Yield commands and, as batches, (key, values, score) of what Python's tests accept, in the server's order.
+
+        Args:
+            names: fields to read besides those that the tests look at.
+            enough: stop when so many were accepted.
+            rows: records a round trip, with their scores; 0: as many as are right, scores None.
+            after: (score, member) to go on behind.
+        """
+        yield from self.settled()
+        compiled, model = self.compiled, self.model
+        needed = tuple(dict.fromkeys((*compiled.reads, *names)))
+        marks = range(len(compiled.marks))
+        every = Selection(model, self.keys, compiled, replace(self.order, near=None))
+        capped = rows > 0
+        slices = Slices(
+            every, "fields", asked(model, needed), gather=GATHER, slice=SLICE, exact=False, marks=compiled.marks,
+            rows=rows or (SLICE if enough is None else ROWS), capped=capped, after=after,
+        )  # fmt: skip
+        accepted = 0
+        tests = compiled.tests
+        while slices.more and (enough is None or accepted < enough):
+            batch = []
+            answer = yield slices.command()
+            if slices.refused:  # related values share scores: their records are asked for first
+                instead = replace(self, compiled=compiled.settled or compiled)
+                yield from instead.values_by_value(names, enough, rows, after)
+                return
+            flat = iter(answer)
+            scores = iter(slices.scores) if capped else repeat(None)
+            for raw_key, raw, score in zip(flat, flat, scores, strict=False):
+                key = raw_key.decode()
+                values = decoded(model, key, needed, raw[: len(raw) - len(marks)] if marks and raw else raw)
+                if values is None:
+                    continue
+                for number in marks:
+                    values[number] = raw[len(needed) + 1 + number]
+                if tests is None or tests(values):
+                    batch.append((key, values, score))
+            accepted += len(batch)
+            yield Batch(batch)
+
+    def found_by_value(self) -> Generator[Any, Any, list[Found]]:
+        """Return (key, what it sorts by) of the records that Python's tests accept, in Python's order."""
+        order = self.order
+        terms = order.terms
+        names = [name for wanted in terms for name in wanted.names]
+        if order.near is not None:
+            names.append(order.near.field)
+        unordered = not terms and order.near is None
+        enough = self.offset + self.limit if unordered and self.limit is not None else None
+        found: list[Found] = []
+        steps = self.values_by_value(names, enough)
+        reply: Any = None
+        while True:
             try:
-                values[name] = field.default_value() if raw is None else field.decode(raw)
-            except ValueError as error:
-                logger.error("%s: the stored value of field '%s' cannot be read: %s; skipped", key, name, error)
-                return None
-        return values
+                step = steps.send(reply)
+            except StopIteration:
+                break
+            reply = None
+            if not isinstance(step, Batch):
+                reply = yield step
+            elif order.near is not None:
+                found += [(key, (order.near.metres_to(values[order.near.field]),)) for key, values, _ in step.items]
+            else:
+                found += [(key, tuple(wanted.key(values) for wanted in terms)) for key, values, _ in step.items]
+        if order.near is not None:
+            found.sort(key=lambda item: (item[1], item[0].encode()))
+        elif terms:
+            sort_found(found, terms)
+        return found
 
     def _count_command(self, where: list[Any]) -> Command[Any]:
         keys = self.keys
         return Command((keys.class_set, keys.expiry, keys.sentinel, *where), script=COUNT, key_count=3)
-
-    def _read_command(self, key: str) -> Command[Any]:
-        if self.values is None:
-            return Command(("HGETALL", key))
-        return Command(("HMGET", key, *self._asked(self.values)))
-
-    def _asked(self, names: Iterable[str]) -> list[str]:
-        """Return the fields to read: a key field behind those wanted tells a record from none."""
-        return [*names, self.model._meta.key_names[0]]
-
-    def _built(self, rows: Iterable[tuple[str, Any]]) -> list[Any]:
-        """Return instances or dicts; a record that vanished meanwhile or is corrupt is left out and logged."""
-        out: list[Any] = []
-        fields = self.model._meta.fields
-        for key, raw in rows:
-            if self.values is not None:
-                values = self._decoded(key, self.values, raw, fields)
-                if values is not None:
-                    out.append(values)
-                continue
-            if not raw:
-                if raw is None or raw is False:
-                    logger.error("%s cannot be read (not a hash); skipped", key)
-                continue
-            try:
-                out.append(self.model._hydrated(key, hash_of(raw)))
-            except ModelException as error:
-                if self.strict:
-                    raise
-                logger.error("%s; skipped", error)
-        return out
-
-
-class Slices:
-    """The calls of lua/select.lua for one selection; each goes on where the last one stopped.
-
-    Attributes:
-        more: True while there is another slice to ask for.
-        refused: True when values share scores, so that the answer must be decided by value.
-    """
-
-    def __init__(self, selection: Selection, out: str, fields: Iterable[str] = (), exact: bool = True) -> None:
-        order = selection.order
-        self.more = True
-        self.refused = False
-        self._keys = selection.keys
-        self._query: dict[str, Any] = {
-            "where": selection.compiled.where if order.low is None else _without_range(selection.compiled.where, order),
-            "order": order.key,
-            "low": order.low or False,
-            "high": order.high or False,
-            "desc": order.descending,
-            "offset": selection.offset,
-            "limit": -1 if selection.limit is None else selection.limit,
-            "out": out,
-            "fields": list(fields),
-            "after": False,
-            "shared": selection.shared if exact else [],
-            "gather": GATHER,
-            "slice": SLICE,
-            "rows": ROWS if out in ("hash", "fields") else SLICE,
-        }
-
-    def command(self) -> Command[Any]:
-        """Return the next slice; its result is the rows."""
-        return Command((*self._keys.home, pack(self._query)), self._rows, SELECT, key_count=4)
-
-    def _rows(self, reply: Any) -> Any:
-        if reply == b"shared":
-            self.refused = True
-            return None
-        after, rows = reply
-        self._query["shared"] = []  # asked once; what other writers store between two slices may go either way
-        self.more = bool(after)
-        if after:
-            score, member, self._query["offset"], self._query["limit"] = after
-            self._query["after"] = [score, member]
-        return rows
-
-
-def _without_range(where: list[Any], order: Order) -> list[Any]:
-    """Leave out the range that the stretch of the order says already."""
-    rest = [
-        c for c in (where[1:] if where[0] == "and" else [where]) if c != ["range", order.key, order.low, order.high]
-    ]
-    return ["all"] if not rest else rest[0] if len(rest) == 1 else ["and", *rest]
-
-
-def _sorted_by_value(found: list[tuple[str, Any]], by: str, descending: bool) -> list[tuple[str, Any]]:
-    """Sort by value, None first, equal ones by key; descending is the exact reversal."""
-    try:
-        found.sort(key=lambda item: (False, 0, item[0]) if item[1] is None else (True, comparable(item[1]), item[0]))
-    except TypeError as error:
-        raise QueryException(f"order_by('{by}'): the values cannot be compared ({error}).") from None
-    if descending:
-        found.reverse()
-    return found

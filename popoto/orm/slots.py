@@ -43,3 +43,12 @@ class Slot:
     def touched_by(self, names: frozenset[str]) -> bool:
         """Return True when a partial save of these fields changes the entry."""
         return not names.isdisjoint(self.parts) or not names.isdisjoint(self.source)
+
+
+def mixin_slots(model: type) -> list[Slot]:
+    """Return the slots that a model has beside those of its fields.
+
+    A mixin declares them by a class method `record_slots()`; those of all bases count.
+    """
+    declared = (vars(base).get("record_slots") for base in model.__mro__)
+    return [slot for method in declared if method is not None for slot in method.__get__(None, model)()]

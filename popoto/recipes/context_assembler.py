@@ -25,8 +25,8 @@ from popoto.exceptions import ModelException, QueryException
 from popoto.memory.bm25 import BM25Field, scores_steps, search_steps
 from popoto.memory.clock import now
 from popoto.memory.confidence import ConfidenceField, most_believed_steps, read_command
+from popoto.memory.cyclic_ranking import score_command, top_by_decay_steps
 from popoto.memory.decay import DecayingSortedField
-from popoto.memory.ranking import score_command, top_by_decay_steps
 from popoto.orm.commands import Command, hash_of
 from popoto.orm.drivers import adrive, drive
 from popoto.recipes.fitting import Fitted, fit

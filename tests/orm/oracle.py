@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import defaultdict
 from datetime import date, datetime, timedelta, timezone
@@ -12,13 +13,15 @@ import msgpack  # type: ignore[import-untyped]
 
 from popoto import redis_db
 from popoto.orm.fields.base import Field
+from popoto.orm.fields.geo import GeoField
 from popoto.orm.fields.indexed import SetIndex
+from popoto.orm.geodesy import geohash_score
 from popoto.orm.keys import index_part
 from popoto.orm.model import Model
 
 TOKENS = b"$Token:"
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-BESIDE = ("::lex", "::rev", "::shared")  # what an index keeps beside its sets
+BESIDE = ("::values", "::shared")  # what an index keeps beside its sets
 
 Dump = dict[bytes, tuple[str, Any, int]]
 """Key -> (type, content, when it expires in Unix ms or -1)."""
@@ -64,9 +67,22 @@ def indexes_agree(model: type[Model]) -> None:
             if isinstance(held, set):
                 held = {member for member in held if member not in expired}
             elif isinstance(held, dict):
-                held = {member: score for member, score in held.items() if _record_of(member) not in expired}
+                held = {
+                    member: score
+                    for member, score in held.items()
+                    if (score if isinstance(score, bytes) else member) not in expired
+                }
             if held:
                 found[key.decode()] = held
+    for name in [name for name in found if name.endswith("::values")]:
+        # a text whose records have all expired is listed as long as their set is there
+        base = name.removesuffix("::values").encode()
+        gone = {text for text in found[name] if base + b":" + text in everything} - {
+            key.encode().removeprefix(base + b":") for key in found
+        }
+        found[name] = {text: score for text, score in found[name].items() if text not in gone}
+        if not found[name]:
+            del found[name]
     due = found.pop(keys.expiry, {})
     assert set(due) == set(expiry), f"who expires: the set says {set(due)}, the records say {set(expiry)}"
     assert all(abs(due[key] - at) <= 5 for key, at in expiry.items()), (due, expiry)
@@ -107,7 +123,10 @@ def _expected(model: type[Model], records: dict[bytes, dict[str, Any]], everythi
     keys = meta.keys
     sets: dict[str, set[bytes]] = defaultdict(set)
     zsets: dict[str, dict[bytes, float]] = defaultdict(dict)
+    owners: dict[str, dict[bytes, bytes]] = defaultdict(dict)
     for rk, values in records.items():
+        for names, unique in meta.indexes:
+            _expect_composite_entry(sets, owners, meta, names, unique, values, rk)
         sets[keys.class_set].add(rk)
         zsets[keys.order][rk] = 0.0
         for name, field in meta.fields.items():
@@ -118,9 +137,29 @@ def _expected(model: type[Model], records: dict[bytes, dict[str, Any]], everythi
                 zsets[key][rk] = _score(value)
                 if not _stands_for_its_score(value):
                     sets[key + "::shared"].add(rk)
+            elif isinstance(field, GeoField):
+                if value:
+                    zsets[base][rk] = geohash_score(*value)
+            elif field.is_relationship:
+                if value is not None:
+                    sets[f"{base}:{value.local}"].add(rk)
             elif isinstance(field, SetIndex) and not field.is_auto:
                 _expect_set_entry(sets, zsets, field, base, value, rk, everything)
-    return {**sets, **zsets}
+    return {**sets, **zsets, **owners}
+
+
+def _expect_composite_entry(sets: Any, owners: Any, meta: Any, names: Any, unique: bool, values: Any, rk: Any) -> None:
+    of_names = [values[name] for name in names]
+    if None in of_names:
+        return
+    parts = ":".join(index_part(getattr(value, "local", value)) for value in of_names)
+    base = f"{meta.keys.namespace}$Index:{meta.keys.model}:{':'.join(names)}"
+    if unique:
+        digest = hashlib.sha1(parts.encode()).hexdigest()[:16].encode()
+        assert digest not in owners[base], f"two records of {names} = {of_names}: {owners[base][digest]!r} and {rk!r}"
+        owners[base][digest] = rk
+    else:
+        sets[f"{base}::{parts}"].add(rk)
 
 
 def _expect_set_entry(sets: Any, zsets: Any, field: Field, base: str, value: Any, rk: bytes, everything: Dump) -> None:
@@ -132,14 +171,8 @@ def _expect_set_entry(sets: Any, zsets: Any, field: Field, base: str, value: Any
     owners = sets[f"{base}:{index_part(value)}"]
     assert not (field.unique and owners), f"two records of one unique value {value!r}: {owners} and {rk!r}"
     owners.add(rk)
-    if field.type is str:
-        text = value.encode()
-        zsets[base + "::lex"][_lex_member(text, rk)] = 0.0
-        zsets[base + "::rev"][_lex_member(text[::-1], rk)] = 0.0
-
-
-def _lex_member(text: bytes, rk: bytes) -> bytes:
-    return text.replace(b"\0", b"\0\1") + b"\0\0" + rk
+    if field.type is str and not field.leads_key:  # type: ignore[attr-defined]
+        zsets[base + "::values"][index_part(value).encode()] = 0.0
 
 
 def _score(value: Any) -> float:
@@ -217,22 +250,27 @@ def _expired(client: Any, everything: Dump, expiry: bytes) -> set[bytes]:
     return {member for member, at in due.items() if at <= now and member not in everything}
 
 
-def _record_of(member: bytes) -> bytes:
-    """Return the record that a member stands for: itself, or what follows the text of a lex member."""
-    return member.rpartition(b"\0\0")[2]
-
-
 def _occupied(packed: bytes | None) -> set[str]:
     if packed is None:
         return set()
     places = set()
-    for _slot, _kind, base, parts, _kept in msgpack.unpackb(packed, raw=True):
-        places.add(b":".join([base, *parts]).decode())
+    for _slot, kind, base, parts, _kept in msgpack.unpackb(packed, raw=True):
+        if kind == b"l":
+            continue  # a list of the record's own
+        if kind not in (b"x", b"xs"):
+            places.add(b":".join([base, *parts]).decode())
+        elif b"None" not in parts:
+            places.add((base if kind == b"x" else b"::".join([base, b":".join(parts)])).decode())
     return places
 
 
 def _places_of(expected: dict[str, Any], rk: bytes, home: tuple[str, ...]) -> set[str]:
-    return {key for key, members in expected.items() if key not in home and not key.endswith(BESIDE) and rk in members}
+    return {
+        key
+        for key, members in expected.items()
+        if key not in home and not key.endswith(BESIDE)
+        if rk in members or (isinstance(members, dict) and rk in members.values())
+    }
 
 
 def _difference(found: dict[str, Any], expected: dict[str, Any]) -> str:

@@ -504,6 +504,12 @@ def test_an_auto_key_of_an_impossible_length_is_refused(length):
         AutoKeyField(auto_uuid_length=length)
 
 
+def test_an_auto_key_is_a_uuid_and_other_strategies_are_refused():
+    assert len(AutoKeyField(strategy="uuid4").get_new_auto_key_value()) == 32
+    with pytest.raises(ModelException, match=r"strategy= offers 'uuid4' only, got 'ulid'.*KeyField"):
+        AutoKeyField(strategy="ulid")
+
+
 # -- datetimes that fill themselves -----------------------------------------------------------------------------------
 
 

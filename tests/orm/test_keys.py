@@ -39,7 +39,7 @@ AWKWARD = [
     " ",
     ":",
     "a:b",
-    "a::lex",
+    "a::values",
     "*",
     "a*",
     "a?c",

@@ -15,7 +15,8 @@
 --                               than the number; nil = what the stored entry has
 --                    positions  the parts that are the number's text
 --                    scored     true = the payload is the number
--- ARGV[5]  string  key of the token under which the reply is kept for a repeat, or ''
+-- ARGV[5]  bytes   packed event of a model with an event stream (lib_event), or ''
+-- ARGV[6]  string  key of the token under which the reply is kept for a repeat, or ''
 --
 -- returns  the new number as text
 -- errors   GONE, CORRUPT, RANGE, UNINDEXED, UNIQUE, WRONGTYPE, UNKNOWNKIND: nothing is written
@@ -23,7 +24,8 @@
 LIB_NUMBER
 local rk, field = KEYS[1], ARGV[1]
 local home = {class = KEYS[2], order = KEYS[3], expiry = KEYS[4]}
-local token = ARGV[5]
+local event = ARGV[5] ~= '' and cmsgpack.unpack(ARGV[5])
+local token = ARGV[6]
 local before = answered(token)
 if before then return before end
 
@@ -104,6 +106,13 @@ if #slots > 0 then
   end
 end
 
+local told
+if event then
+  if event.part == field then event.value = of_type.text(sum) end
+  told, refusal = event_log.begin(event, rk, true)
+  if refusal then return redis.error_reply(refusal) end
+end
+
 -- 2. Writes.
 redis.call('HSET', rk, field, of_type.pack(sum))
 for i = 1, #moves do
@@ -111,5 +120,6 @@ for i = 1, #moves do
   replace_entry(move.entry, move.key, rk, move.payload, move.old_entry, rk)
 end
 if occupancy_changes then redis.call('SET', occupancy_key(rk), cmsgpack.pack(entries)) end
+if event then event_log.saved(event, told, rk) end
 reap(home)
 return remember(token, of_type.text(sum))

@@ -17,4 +17,7 @@ kinds.h = {
     if payload ~= nil then redis.call('HSETNX', key, rk, payload) end
   end,
   drop = function(_, key, rk) redis.call('HDEL', key, rk) end,
+  owner = function(_, _, member) return member or nil end,
+  type_of = function() return 'hash' end,
+  places = function(_, key, rk) return {key, rk} end,
 }

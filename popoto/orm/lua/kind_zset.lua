@@ -22,4 +22,11 @@ kinds.z = {
     redis.call('ZREM', key, rk)
     if e[5] then redis.call('SREM', key .. '::shared', rk) end
   end,
+  owner = function(_, _, member) return member or nil end,
+  type_of = function(place) return string.sub(place, -8) == '::shared' and 'set' or 'zset' end,
+  places = function(e, key, rk)
+    if e[5] then return {key, rk, key .. '::shared', rk} end
+    return {key, rk}
+  end,
+  payload = function(_, key, rk) return redis.call('ZSCORE', key, rk) or nil end,
 }

@@ -15,6 +15,11 @@
 --                                        same slot, has (it may lie in another key and under another member)
 --   drop(e, key, rk)                     remove it
 --   probe(e, key)                        a sentence when a key of it holds another type, or nil
+--   expire(e, rk)                        give what is the record's own its expiry, or none. A kind without such data has no
+--                                        such function
+--   unique_place(e, key)                 where only one record may have it: a text that names the place; else nil. A kind
+--                                        without unique entries has no such function
+-- and, where its places are more than the record's membership in `key`, what lib_maintenance asks: owner, places, holds...
 --
 -- The fragments stand in functions, `lazy[kind]`, which run when their kind is first asked for: a save should not pay for
 -- kinds that its model does not have.
@@ -42,11 +47,37 @@ end
 
 local function occupancy_key(rk) return rk .. '::$occ' end
 
+-- The entries of a packed occupancy; nil when these bytes are no list of entries.
+local function read_occupancy(blob)
+  local unpacked = {pcall(cmsgpack.unpack, blob)}
+  local entries = unpacked[2]
+  if not unpacked[1] or #unpacked ~= 2 or type(entries) ~= 'table' then return nil end
+  if #entries == 0 and next(entries) ~= nil then return nil end
+  for i = 1, #entries do
+    local e = entries[i]
+    if type(e) ~= 'table' or type(e[1]) ~= 'string' or type(e[2]) ~= 'string' or type(e[3]) ~= 'string'
+      or type(e[4]) ~= 'table' then return nil end
+    for p = 1, #e[4] do
+      if type(e[4][p]) ~= 'string' then return nil end
+    end
+  end
+  return entries
+end
+
 local function stored_occupancy(rk)
   local blob = redis.call('GET', occupancy_key(rk))
   if not blob then return nil, {} end
-  return blob, cmsgpack.unpack(blob)
+  local entries = read_occupancy(blob)
+  if not entries then
+    error({err = 'UNINDEXED the list of what ' .. rk .. ' occupies cannot be read; nothing was written. ' ..
+      'Run rebuild_indexes().'})
+  end
+  return blob, entries
 end
+
+local function occ_set(rk, entries) redis.call('SET', occupancy_key(rk), cmsgpack.pack(entries)) end
+
+local function occ_del(rk) redis.call('DEL', occupancy_key(rk)) end
 
 local function unknown_kind(e)
   if not kinds[e[2]] then
@@ -67,10 +98,20 @@ local function replace_entry(e, key, rk, payload, old, old_rk)
   if old and (old_key ~= key or old_rk ~= rk) then kinds[e[2]].drop(old, old_key, old_rk) end
 end
 
+-- A sentence when a key that the removal of the record writes holds another type, or its kind is unknown; or nil.
+local function refused_removal(rk)
+  local refusal, _, entries = wrong_type(rk, 'hash'), stored_occupancy(rk)
+  for i = 1, #entries do
+    local e = entries[i]
+    refusal = refusal or unknown_kind(e) or kinds[e[2]].probe(e, entry_key(e))
+  end
+  return refusal
+end
+
 -- Remove every trace of the record; `home` names the model's own keys. Returns 1 if its hash existed.
 local function drop_record(rk, home)
-  local _, entries = stored_occupancy(rk)
-  for i = 1, #entries do
+  local read, _, entries = pcall(stored_occupancy, rk) -- in the midst of writes a list that cannot be read stops nothing
+  for i = 1, read and #entries or 0 do
     local e = entries[i]
     if kinds[e[2]] then kinds[e[2]].drop(e, entry_key(e), rk) end
   end
@@ -92,11 +133,26 @@ local function reap(home)
   if redis.call('ZCARD', home.expiry) == 0 then return end
   local due = redis.call('ZRANGEBYSCORE', home.expiry, '-inf', server_ms(), 'LIMIT', 0, 100)
   for i = 1, #due do
-    local ttl = redis.call('PTTL', due[i])
-    if ttl == -2 then drop_record(due[i], home)
-    elseif ttl == -1 then redis.call('ZREM', home.expiry, due[i])
-    else redis.call('ZADD', home.expiry, server_ms() + ttl, due[i]) end
+    local at = redis.call('PEXPIRETIME', due[i])
+    if at == -2 then drop_record(due[i], home)
+    elseif at == -1 then redis.call('ZREM', home.expiry, due[i])
+    else redis.call('ZADD', home.expiry, at, due[i]) end
   end
+end
+
+-- In a batch, which asks of every record before it writes the first (lib_commit): what those before this one take and give
+-- up. owner: place -> record, left: place \0 record -> true. nil outside of a batch.
+local claims
+
+-- The living record that has a unique place, other than `rk` itself; `owners` are those that the index names.
+local function living_owner(place, owners, rk, old_rk)
+  for i = 1, #owners do
+    local owner = owners[i]
+    if owner ~= rk and owner ~= old_rk and not (claims and claims.left[place .. '\0' .. owner])
+      and redis.call('EXISTS', owner) == 1 then return owner end
+  end
+  local taken = claims and claims.owner[place]
+  if taken and taken ~= rk and taken ~= old_rk then return taken end
 end
 
 -- A repeat of a call whose reply was cut is answered from the token that the first run left.

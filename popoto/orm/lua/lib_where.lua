@@ -3,11 +3,16 @@
 --   {'all'}                               every record of the model
 --   {'set', key, ...}                     member of any of these sets
 --   {'range', key, min, max}              score in range (ZRANGEBYSCORE syntax)
---   {'starts', lex key, field, text}      text lookups; the lex key is false where the field keeps none
---   {'ends', rev key, field, text}
---   {'contains', lex key, field, text}
+--   {'starts', ...}  {'ends', ...}  {'contains', ...}   text lookups: lib_where_text
 --   {'raw', field, bytes, ...}            the stored bytes of a field are one of these; a final false: or it is missing
+--   {'value', field, as, low, open, high, open, missing, tag}   the stored value lies between low and high (false: no end;
+--                                         open: without the end itself). as 'number': numbers, of Decimals the nearest
+--                                         double; 'text': the text behind the tag, byte by byte; a longer one passes.
+--                                         missing: what holds for a record without the field
 --   {'keys', rk, ...}                     these records
+--   {'near', ...}                         places within a radius: lib_where_near
+--   {'owner', ...}                        the record of a unique composite index: lib_where_owner
+--   {'related', ...}                      a condition on the record that a relationship points to: lib_where_related
 --   {'not', c}  {'and', c, ...}  {'or', c, ...}
 --
 -- where.size(c)     how many records satisfy it, at most; math.huge when no index knows
@@ -28,38 +33,20 @@ local function packed_text(raw)
   if head == 0xdb then return string.sub(raw, 6) end
 end
 
-local function lex_escaped(text) return (string.gsub(text, '%z', '\0\1')) end
-
--- Bounds of the members of a lex set whose value begins with `text`.
-local function lex_bounds(text)
-  local low = lex_escaped(text)
-  local high = low
-  while high ~= '' do
-    local last = string.byte(high, -1)
-    high = string.sub(high, 1, -2)
-    if last < 255 then return '[' .. low, '(' .. high .. string.char(last + 1) end
-  end
-  return '[' .. low, '+'
-end
-
--- A lex member is escaped value \0\0 rk. An escaped value holds \0 only before \1, so the first \0\0 ends it.
-local function lex_split(member)
-  local at = string.find(member, '\0\0', 1, true)
-  return string.sub(member, 1, at - 1), string.sub(member, at + 2)
-end
-
-local matches = {
-  starts = function(text, needle) return string.sub(text, 1, #needle) == needle end,
-  ends = function(text, needle) return needle == '' or string.sub(text, -#needle) == needle end,
-  contains = function(text, needle) return string.find(text, needle, 1, true) ~= nil end,
-}
-
 -- One table an aspect, one function an op; a fragment that adds an op fills all three (a missing size = no index knows).
 local size_of, gather_of, test_of = {}, {}, {}
 
 function where.size(c)
   local known = size_of[c[1]]
   return known and known(c) or math.huge
+end
+
+-- That number, where it is exact while nothing has expired; else nil.
+function where.exactly(c)
+  local op = c[1]
+  if op == 'set' or op == 'range' or op == 'starts' or op == 'ends' or op == 'contains' then
+    return size_of[op](c)
+  end
 end
 
 function where.gather(c) return gather_of[c[1]](c) end
@@ -73,13 +60,6 @@ function size_of.set(c)
 end
 
 function size_of.range(c) return redis.call('ZCOUNT', c[2], c[3], c[4]) end
-
-local function size_of_affix(c)
-  if not c[2] then return nil end
-  local low, high = lex_bounds(c[1] == 'ends' and string.reverse(c[4]) or c[4])
-  return redis.call('ZLEXCOUNT', c[2], low, high)
-end
-size_of.starts, size_of.ends = size_of_affix, size_of_affix
 
 function size_of.keys(c) return #c - 1 end
 
@@ -116,17 +96,6 @@ function gather_of.set(c)
 end
 
 function gather_of.range(c) return redis.call('ZRANGEBYSCORE', c[2], c[3], c[4]) end
-
-local function gather_affix(c)
-  local low, high = lex_bounds(c[1] == 'ends' and string.reverse(c[4]) or c[4])
-  local out = redis.call('ZRANGEBYLEX', c[2], low, high)
-  for i = 1, #out do
-    local _, rk = lex_split(out[i])
-    out[i] = rk
-  end
-  return out
-end
-gather_of.starts, gather_of.ends = gather_affix, gather_affix
 
 function gather_of.keys(c)
   local out = {}
@@ -211,9 +180,10 @@ function test_of.range(c, members)
   each_chunk(members, function(from, to)
     local scores = redis.call('ZMSCORE', c[2], unpack(members, from, to))
     for i = 1, #scores do
-      local s = scores[i] and score_number(scores[i])
-      out[from + i - 1] = s ~= nil and s ~= false and (s > low or (s == low and not low_open))
-        and (s < high or (s == high and not high_open))
+      local s = scores[i]
+      s = s and (tonumber(s) or score_number(s))
+      out[from + i - 1] = s and s >= low and s <= high and not (low_open and s == low) and not (high_open and s == high)
+        or false
     end
   end)
   return out
@@ -225,16 +195,6 @@ local function stored_bytes(rk, field)
   if type(raw) == 'string' then return raw end
 end
 
-local function test_text(c, members)
-  local out = {}
-  for i = 1, #members do
-    local text = packed_text(stored_bytes(members[i], c[3]))
-    out[i] = text ~= nil and matches[c[1]](text, c[4])
-  end
-  return out
-end
-test_of.starts, test_of.ends, test_of.contains = test_text, test_text, test_text
-
 function test_of.raw(c, members)
   local wanted, missing = {}, false
   for k = 3, #c do
@@ -244,6 +204,60 @@ function test_of.raw(c, members)
   for i = 1, #members do
     local raw = stored_bytes(members[i], c[2])
     if raw then out[i] = wanted[raw] == true else out[i] = missing end
+  end
+  return out
+end
+
+-- The number that a field's bytes stand for, as a double; nil for none.
+local function stored_number(raw)
+  local head = string.byte(raw, 1)
+  if #raw == 9 then
+    if head == 0xcb then return (struct.unpack('>d', raw, 2)) end
+    if head == 0xcf or head == 0xd3 then -- cmsgpack takes an unsigned one from 2^63 on for a negative one
+      local high, low = struct.unpack(head == 0xcf and '>I4I4' or '>i4I4', raw, 2)
+      return high * 4294967296 + low
+    end
+  end
+  local ok, value = pcall(cmsgpack.unpack, raw)
+  if ok and type(value) == 'table' then value = value.as_encodable end
+  if not ok or value == nil or type(value) == 'boolean' or type(value) == 'table' then return nil end
+  if type(value) == 'number' then return value end
+  value = string.lower(value)
+  if value == 'infinity' then return math.huge elseif value == '-infinity' then return -math.huge end
+  return tonumber(value)
+end
+
+-- -1, 0 or 1: the order of the bytes of two texts of one length.
+local function bytes_compared(a, b)
+  for i = 1, #b do
+    local x, y = string.byte(a, i), string.byte(b, i)
+    if x ~= y then return x < y and -1 or 1 end
+  end
+  return 0
+end
+
+local function number_between(raw, c)
+  local n = stored_number(raw)
+  if n == nil or n ~= n then return false end
+  return (not c[4] or n > c[4] or (n == c[4] and not c[5])) and (not c[6] or n < c[6] or (n == c[6] and not c[7]))
+end
+
+local function text_between(raw, c)
+  local tag, size = c[9], #(c[4] or c[6] or '')
+  local text = string.sub(raw, 1, #tag) == tag and packed_text(string.sub(raw, #tag + 1))
+  if not text then return false end
+  if #text > size then return true end
+  text = string.rep('0', size - #text) .. text -- years before 1000 were once written without their zeros
+  local low, high = c[4] and bytes_compared(text, c[4]) or 1, c[6] and bytes_compared(text, c[6]) or -1
+  return (low > 0 or (low == 0 and not c[5])) and (high < 0 or (high == 0 and not c[7]))
+end
+
+function test_of.value(c, members)
+  local between = c[3] == 'number' and number_between or text_between
+  local out = {}
+  for i = 1, #members do
+    local raw = stored_bytes(members[i], c[2])
+    if raw then out[i] = between(raw, c) else out[i] = c[8] end
   end
   return out
 end
@@ -319,3 +333,7 @@ function where.alive(members)
   end
   return out
 end
+LIB_WHERE_TEXT
+LIB_WHERE_NEAR
+LIB_WHERE_OWNER
+LIB_WHERE_RELATED

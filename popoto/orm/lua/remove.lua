@@ -6,27 +6,27 @@
 -- KEYS[4]  zset    records with a TTL -> when they expire, ms
 -- KEYS[5]  -       sentinel of the same hash tag, never written
 -- ARGV[1]  bytes   packed list of the commands that on_delete hooks recorded, run last
--- ARGV[2]  string  key of the token under which the reply is kept for a repeat, or ''
+-- ARGV[2]  bytes   packed event of a model with an event stream (lib_event), or ''
+-- ARGV[3]  string  key of the token under which the reply is kept for a repeat, or ''
 --
 -- returns  1 if the record existed, else 0 (leftovers are removed all the same)
 -- errors   WRONGTYPE, UNKNOWNKIND: nothing is written. HOOK: the record is deleted, a recorded command failed
 -- cost     O(entries * log n)
 local rk = KEYS[1]
 local home = {class = KEYS[2], order = KEYS[3], expiry = KEYS[4]}
-local token = ARGV[2]
+local event = ARGV[2] ~= '' and cmsgpack.unpack(ARGV[2])
+local token = ARGV[3]
 local before = answered(token)
 if before then return before end
 
-local _, entries = stored_occupancy(rk)
-local refusal = wrong_type(rk, 'hash') or wrong_type(home.class, 'set') or wrong_type(home.order, 'zset')
-  or wrong_type(home.expiry, 'zset')
-for i = 1, #entries do
-  local e = entries[i]
-  refusal = refusal or unknown_kind(e) or kinds[e[2]].probe(e, entry_key(e))
-end
+local refusal = wrong_type(home.class, 'set') or wrong_type(home.order, 'zset') or wrong_type(home.expiry, 'zset')
+  or refused_removal(rk)
+local told
+if event and not refusal then told, refusal = event_log.begin(event, rk, redis.call('EXISTS', rk) == 1) end
 if refusal then return redis.error_reply(refusal) end
 
 local existed = drop_record(rk, home)
+if event then event_log.removed(event, told) end
 reap(home)
 local failed = run_recorded(cmsgpack.unpack(ARGV[1]), rk, 'deleted')
 if failed then return remember_error(token, failed) end
