@@ -1,7 +1,7 @@
 """`python -m benchmarks.cluster`: calls of many agents, on one master and on three, in one run.
 
-Workers (processes) save, increment, read and query records of their agents, with `Meta.shard_by`. Printed for each size of
-cluster: calls a second, and the CPU time that the busiest master spent on 1,000 calls. The first depends on how many
+Workers (processes) save, increment, read and query records of their agents, with `Meta.shard_by`. Printed for each size
+of cluster: calls a second, and the CPU time that the busiest master spent on 1,000 calls. The first depends on how many
 cores workers and masters share; the second does not: it says how much one master has left for more agents.
 """
 
@@ -65,9 +65,7 @@ def masters(count: int, binary: str) -> Iterator[list[Any]]:
     try:
         for number, client in enumerate(clients):
             _until(client.ping)
-            client.execute_command(
-                "CLUSTER ADDSLOTSRANGE", number * SLOTS // count, (number + 1) * SLOTS // count - 1
-            )
+            client.execute_command("CLUSTER ADDSLOTSRANGE", number * SLOTS // count, (number + 1) * SLOTS // count - 1)
             client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
             client.execute_command("CLUSTER MEET", "127.0.0.1", ports[0])
         for client in clients:

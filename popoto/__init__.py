@@ -71,7 +71,6 @@ except _PackageNotFoundError:  # an uninstalled source tree
     __version__ = "0.0.0+unknown"
 
 __all__ = [
-    "F",
     "POPOTO_REDIS_DB",
     "AccessTrackerMixin",
     "AlreadyExistsError",
@@ -97,6 +96,7 @@ __all__ = [
     "EventStreamMixin",
     "ExistenceFilter",
     "Expression",
+    "F",
     "Field",
     "FloatField",
     "FrequencySketch",

@@ -21,7 +21,7 @@ from redis.retry import Retry
 
 SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}  # -> that of one node
 DEFAULT_PORT = 6379
-CLIENTS: tuple[Any, ...] = (redis.cluster.RedisCluster, redis.asyncio.cluster.RedisCluster)
+CLIENTS: frozenset[Any] = frozenset({redis.cluster.RedisCluster, redis.asyncio.cluster.RedisCluster})
 
 Nodes = tuple[tuple[str, int], ...]
 
@@ -113,7 +113,7 @@ def _no_cluster(nodes: Nodes, error: Exception) -> str:
 
 def disconnect(client: Any, inuse_connections: bool) -> None:
     """Close the connections of a sync client, of one server or of a cluster; those at work only if asked to."""
-    if not isinstance(client, CLIENTS):
+    if type(client) not in CLIENTS:
         client.connection_pool.disconnect(inuse_connections=inuse_connections)
         return
     for node in list(client.nodes_manager.nodes_cache.values()):
@@ -123,7 +123,7 @@ def disconnect(client: Any, inuse_connections: bool) -> None:
 
 async def adisconnect(client: Any, inuse_connections: bool) -> None:
     """Await `disconnect` on an async client."""
-    if not isinstance(client, CLIENTS):
+    if type(client) not in CLIENTS:
         await client.connection_pool.disconnect(inuse_connections)
     elif inuse_connections:
         await client.aclose()

@@ -114,7 +114,7 @@ def public_names(module: ModuleType) -> set[str]:
 
 def in_order(names: list[str]) -> list[str]:
     """Sort as ruff sorts `__all__`: CONSTANTS, then Classes, then functions."""
-    return sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+    return sorted(names, key=lambda name: (not (name.isupper() and len(name) > 1), not name[0].isupper(), name))
 
 
 # -- names -------------------------------------------------------------------------------------------------------------

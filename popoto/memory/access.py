@@ -18,11 +18,13 @@ from popoto.memory.mixins import require_before_model
 from popoto.orm.commands import Command, queue
 from popoto.orm.drivers import arun, run
 from popoto.orm.keys import ModelKeys
+from popoto.orm.maintenance_walk import register_bases
 from popoto.orm.scripts import Script, register_kind
 from popoto.orm.slots import Made, Slot
 
 _KIND = ("popoto.memory", "kind_access")
 register_kind(*_KIND, "a")
+register_bases("a", lambda base: [base.removesuffix("count") + name for name in ("staged", "access_log", "meta")])
 FRAGMENTS = (("popoto.memory", "lib_claim"), _KIND)
 STAGE = Script("popoto.memory", "stage_reads", FRAGMENTS, with_kinds=True)
 CONFIRM = Script("popoto.memory", "confirm_reads", FRAGMENTS, with_kinds=True)

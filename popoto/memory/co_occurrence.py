@@ -88,7 +88,8 @@ class CoOccurrenceField(ValuelessField):
 
     def get_edge_key(self, model_class: Any, pk: Any) -> str:
         """Return the key of a node's edges: an ordered set, neighbour -> weight."""
-        return self.get_edge_key_prefix(model_class) + text_of_key(pk)
+        node = text_of_key(pk)
+        return f"{self._base(self._keys(model_class, node))}:{node}"
 
     def get_edge_key_prefix(self, model_class: Any) -> str:
         """Return what the keys of all nodes begin with; it ends with a colon."""
@@ -96,6 +97,19 @@ class CoOccurrenceField(ValuelessField):
 
     def _base(self, keys: ModelKeys) -> str:
         return keys.base(PREFIX, self.name)
+
+    def _keys(self, model: Any, *nodes: str) -> ModelKeys:
+        """Return the keys of the shard in which the nodes lie: a record's own, for other names the one at work.
+
+        Raises: ValueError: the nodes lie in several shards.
+        """
+        meta = model._meta
+        found = [meta.keys_at(node) for node in nodes if meta.holds(node)]
+        if not found:
+            return meta.keys  # type: ignore[no-any-return]
+        if any(keys.namespace != found[0].namespace for keys in found):
+            raise ValueError(f"{self._label()}: no edge leads from one shard to another: {', '.join(nodes)}.")
+        return found[0]  # type: ignore[no-any-return]
 
     # -- edges --------------------------------------------------------------------------------------------------------
 
@@ -275,39 +289,41 @@ class CoOccurrenceField(ValuelessField):
         return Command(args, lambda _: None, UNLINK, key_count=3, repeat="token")
 
     def _nodes(self, model: Any, source: str, target: str) -> tuple[str, ...]:
-        keys = model._meta.keys
-        return self.get_edge_key(model, source), self.get_edge_key(model, target), keys.sentinel, self._base(keys)
+        keys = self._keys(model, source, target)
+        base = self._base(keys)
+        return f"{base}:{source}", f"{base}:{target}", keys.sentinel, base
 
     def _weaken_command(self, model: Any, pk: Any, factor: float | None) -> Command[int]:
         factor = self.decay_factor if factor is None else factor
         if not (is_finite_number(factor) and 0 <= factor <= 1):
             raise ValueError(f"{self._label()}: factor= expected a number from 0 to 1, got {factor!r}.")
-        keys, node = model._meta.keys, text_of_key(pk)
-        args = (self.get_edge_key(model, node), keys.sentinel, self._base(keys), node, repr(float(factor)), LIGHTEST)
+        node = text_of_key(pk)
+        keys = self._keys(model, node)
+        args = (f"{self._base(keys)}:{node}", keys.sentinel, self._base(keys), node, repr(float(factor)), LIGHTEST)
         return Command((*args, int(self.symmetric), ""), script=WEAKEN, key_count=2, repeat="token")
 
     def _linked_command(self, model: Any, pk: Any, min_weight: float, limit: int) -> Command[Linked]:
         if not is_finite_number(min_weight):
             raise ValueError(f"{self._label()}: min_weight= expected a number, got {min_weight!r}.")
-        return self._step_command(model, {text_of_key(pk): 1.0}, 1.0, min_weight, max(limit, -1))
+        node = text_of_key(pk)
+        return self._step_command(model, self._keys(model, node), {node: 1.0}, 1.0, min_weight, max(limit, -1))
 
     def _step_command(
-        self, model: Any, weights: Mapping[str, float], factor: float, least: float, most: int
+        self, model: Any, keys: ModelKeys, weights: Mapping[str, float], factor: float, least: float, most: int
     ) -> Command[Linked]:
-        meta = model._meta
         nodes: list[str] = []
         for node, weight in weights.items():
             nodes += (node, repr(weight))
         query = {
-            "base": self._base(meta.keys), "nodes": nodes, "factor": float(factor), "least": float(least), "most": most,
-            "record": meta.keys.record + ":", "colons": len(meta.key_names) - 1,
+            "base": self._base(keys), "nodes": nodes, "factor": float(factor), "least": float(least), "most": most,
+            "record": keys.record + ":", "colons": len(model._meta.key_names) - 1,
         }  # fmt: skip
 
         def parse(reply: list[bytes]) -> Linked:
             items = iter(reply)
             return [(node.decode(), float(weight)) for node, weight in zip(items, items, strict=True)]
 
-        return Command((meta.keys.sentinel, pack(query)), parse, LINKED, key_count=1)
+        return Command((keys.sentinel, pack(query)), parse, LINKED, key_count=1)
 
     def _propagate_steps(
         self, model: Any, seed_pks: Any, depth: int, decay_per_hop: float | None, threshold: float
@@ -329,11 +345,15 @@ class CoOccurrenceField(ValuelessField):
         best, frontier = dict(seeds), dict(seeds)
         a_call = max(1, EDGES_A_CALL // self.max_edges)
         for _ in range(depth):
-            nodes = list(frontier)
-            chunks = (nodes[start : start + a_call] for start in range(0, len(nodes), a_call))
+            by_shard: dict[ModelKeys, list[str]] = {}
+            for node in frontier:
+                by_shard.setdefault(self._keys(model, node), []).append(node)
             replies = yield [
-                self._step_command(model, {n: frontier[n] for n in chunk}, factor, threshold, self.max_edges)
-                for chunk in chunks
+                self._step_command(
+                    model, keys, {n: frontier[n] for n in nodes[at : at + a_call]}, factor, threshold, self.max_edges
+                )
+                for keys, nodes in by_shard.items()
+                for at in range(0, len(nodes), a_call)
             ]
             frontier = {}
             for node, weight in (item for reply in replies for item in reply):

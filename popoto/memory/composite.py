@@ -53,7 +53,7 @@ class Composite:
         signals: as lua/composite.lua has them; they name sets by their place in `keys`, from 1.
     """
 
-    builder: QueryBuilder
+    builder: QueryBuilder[Any]
     aggregate: str
     least: float | None
     temperature: float
@@ -88,16 +88,16 @@ class Composite:
         source = meta.fields.get(name)
         if isinstance(source, DecayingSortedField):
             touched, base = source.ranking_keys(meta.keys, filters, meta.fields)
-            group = _group(touched, meta.keys.base(source.field_class_key, name))
+            group = group_of(touched, meta.keys.base(source.field_class_key, name))
             signal = [source.signal_kind, float(weight), self.place(touched), self.place(base), group]
             self.signals.append([*signal, source.decay_rate, source.base_score_field or False])
         elif isinstance(source, ConfidenceField):
             key = source.rank_key(meta.keys, filters, meta.fields)
-            group = _group(key, source.rank_base(meta.keys))
+            group = group_of(key, source.rank_base(meta.keys))
             self.signals.append(["set", float(weight), self.place(key), group])
         elif isinstance(source, SortedIndex):
             key = source.sorted_set_key(meta.keys, filters, meta.fields)
-            group = _group(key, meta.keys.base(source.field_class_key, name))
+            group = group_of(key, meta.keys.base(source.field_class_key, name))
             self.signals.append(["set", float(weight), self.place(key), group])
         else:
             self._refuse(name, source)
@@ -149,7 +149,7 @@ class Composite:
     def best(self, n: int) -> Steps:
         """Return the best n (a Ranked)."""
         compiled = self.builder.compiled()
-        if compiled.tests or compiled.shared or n > TOP_MAX:
+        if not compiled.exact or n > TOP_MAX:
             return (yield from self._best_of_all(n))
         query = self._query(n, compiled.where)
         state: Any = b""
@@ -213,7 +213,7 @@ class Composite:
             n *= 4
 
 
-def _group(key: str, base: str) -> str:
+def group_of(key: str, base: str) -> str:
     """Return the partition in a set's key: sets of one partition have the same members."""
     return key.removeprefix(base)
 
@@ -232,7 +232,7 @@ def signal_keys(model: Any) -> dict[str, str]:
 
 
 def composite_of(
-    builder: QueryBuilder,
+    builder: QueryBuilder[Any],
     indexes: Mapping[str, float] | None,
     aggregate: str = "SUM",
     min_score: float | None = None,

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgpack
 
 from popoto.exceptions import ModelException, QueryException
+from popoto.memory.confidence_migration import PartitionMigration
 from popoto.memory.defaults import Defaults
+from popoto.memory.valueless import is_finite_number
 from popoto.orm.commands import Command, hash_of
 from popoto.orm.drivers import adrive, arun, drive, run
 from popoto.orm.fields.base import Field
@@ -39,13 +41,15 @@ READ = Script("popoto.memory", "read_confidence", (_KIND,), with_kinds=True, fla
 _NAMES = ("confidence", "evidence_count", "corroborations", "contradictions")
 
 
-class ConfidenceField(Field):
+class ConfidenceField(PartitionMigration, Field):
     """A belief between 0 and 1 with its evidence.
 
     Args:
         initial_confidence: what a record without evidence has; None follows `Defaults.INITIAL_CONFIDENCE`.
         partition_by: field name(s): one companion hash for each of their values.
-    Raises: ModelException: a start value outside [0, 1], or a wrong partition.
+        prior_strength: how many signals the start value counts as: the step is then divided by
+            sqrt(prior_strength + evidence + 1), and no first signal replaces it whole. 0 or more.
+    Raises: ModelException: a start value outside [0, 1], a wrong partition or strength.
     """
 
     valid_types: ClassVar[frozenset[type]] = frozenset({float})
@@ -55,9 +59,13 @@ class ConfidenceField(Field):
         *,
         initial_confidence: float | None = None,
         partition_by: str | tuple[str, ...] = (),
+        prior_strength: float = 0.0,
         type: type = float,
         **options: Any,
     ) -> None:
+        if not is_finite_number(prior_strength) or prior_strength < 0:
+            raise ModelException(f"{self._label()}: prior_strength= expected a number >= 0, got {prior_strength!r}.")
+        self.prior_strength = float(prior_strength)
         if initial_confidence is not None and not _is_probability(initial_confidence):
             raise ModelException(
                 f"{self._label()}: initial_confidence= expected a number from 0 to 1, got {initial_confidence!r}."
@@ -133,7 +141,7 @@ class ConfidenceField(Field):
     def get_data_hash_key(self, instance: Any, field_name: str) -> str:
         """Return the companion hash of an instance's current partition."""
         keys = instance._meta.keys_for(instance.__dict__)
-        return self._data_key(keys, [index_part(getattr(instance, p)) for p in self.partition_by])
+        return self._data_key(keys, [index_part(instance.__dict__[p]) for p in self.partition_by])
 
     def get_old_data_hash_key(self, instance: Any, field_name: str) -> str | None:
         """Return the companion hash in which a stored record's data lies now, whatever its attributes say.
@@ -254,7 +262,7 @@ def confidence_field(model: Any, field_name: str) -> ConfidenceField:
     return field
 
 
-def most_believed_steps(builder: QueryBuilder, field_name: str, n: int) -> Generator[Any, Any, list[str]]:
+def most_believed_steps(builder: QueryBuilder[Any], field_name: str, n: int) -> Generator[Any, Any, list[str]]:
     """Return the keys of the n records that are believed most, best first, equal ones by descending key; exact.
 
     Args:
@@ -305,7 +313,7 @@ def update_command(instance: Any, field_name: str, signal: Any) -> Command[float
         field_name,
         f"{field_name}#data",
         repr(value),
-        packed_start(field.initial_confidence),
+        packed_start(field.initial_confidence, field.prior_strength),
         "",
     )
     return Command(args, parse, UPDATE, key_count=2, repeat="token")
@@ -363,8 +371,10 @@ def _start_data(confidence: float) -> dict[str, Any]:
     return dict(zip(_NAMES, (confidence, 0, 0, 0), strict=True))
 
 
-def packed_start(confidence: float) -> bytes:
-    packed: bytes = msgpack.packb(_start_data(confidence), use_bin_type=False)
+def packed_start(confidence: float, prior_strength: float = 0.0) -> bytes:
+    """Return the data of a record without evidence, and beside it what the server adds to the evidence."""
+    prior = {"prior_strength": prior_strength} if prior_strength else {}
+    packed: bytes = msgpack.packb({**_start_data(confidence), **prior}, use_bin_type=False)
     return packed
 
 

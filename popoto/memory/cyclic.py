@@ -1,13 +1,13 @@
-"""CyclicDecayField: a decaying field whose records also come back with the calendar, and press until they are dealt with.
+"""CyclicDecayField: a decaying field whose records also come back with the calendar, and press until dealt with.
 
     cyclic   = sum over the cycles of amplitude * cos(2 pi (now - phase) / period)
     pressure = pressure_rate * days since it was last resolved
     score    = decay score (popoto.memory.decay) + cyclic + pressure
 
-The amplitudes are learnt, a record at a time: `strengthen_cycle` and `weaken_cycle` multiply them. They survive saves until
-the field is defined anew, follow the record to another partition or key, and go with it; the same for the time from which
-pressure builds up (lua/kind_cycles.lua). For ranking, an ordered set a cycle shape holds the amplitudes, one a rate the
-times.
+The amplitudes are learnt, a record at a time: `strengthen_cycle` and `weaken_cycle` multiply them. They survive saves
+until the field is defined anew, follow the record to another partition or key, and go with it; the same for the time
+from which pressure builds up (lua/kind_cycles.lua). For ranking, an ordered set a cycle shape holds the amplitudes,
+one a rate the times.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ class CyclicDecayField(DecayingSortedField):
         good = isinstance(cycle, (tuple, list)) and len(cycle) in (2, 3) and all(is_number(part) for part in cycle)
         if not good or not cycle[0] > 0 or not 0 <= cycle[1] <= MOST_AMPLITUDE:
             raise ModelException(
-                f"{self._label()}: cycles= expected (period, amplitude) or (period, amplitude, phase) each, the period above "
-                f"0 and the amplitude from 0 to {MOST_AMPLITUDE:g}; got {cycle!r}."
+                f"{self._label()}: cycles= expected (period, amplitude) or (period, amplitude, phase) each, the period "
+                f"above 0 and the amplitude from 0 to {MOST_AMPLITUDE:g}; got {cycle!r}."
             )
         return float(cycle[0]), float(cycle[1]), float(cycle[2]) if len(cycle) == 3 else 0.0
 

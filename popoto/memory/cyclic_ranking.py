@@ -1,8 +1,8 @@
 """Ranking by decayed score, whatever decays: with cycles and pressure the walk of lua/composite.lua, else that of
 popoto.memory.ranking.
 
-Each cycle shape and each pressure rate is a further ordered set of the walk (lua/lib_cyclic.lua): at one moment a shape's
-cosine is one number for all records, so the amplitude alone ranks them.
+Each cycle shape and each pressure rate is a further ordered set of the walk (lua/lib_cyclic.lua): at one moment a
+shape's cosine is one number for all records, so the amplitude alone ranks them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from popoto.memory import clock, ranking
-from popoto.memory.composite import Composite, _group
+from popoto.memory.composite import Composite, group_of
 from popoto.memory.cyclic import KIND, CyclicDecayField
 from popoto.orm.commands import Command
 from popoto.orm.plan import pack
@@ -51,7 +51,7 @@ def top_by_decay_steps(
     if wanted <= 0:
         return []
     walk = Composite(builder, "SUM", None, 1.0, None, names=[field.name])
-    group = _group(own[0], meta.keys.base(field.field_class_key, field.name))
+    group = group_of(own[0], meta.keys.base(field.field_class_key, field.name))
     places = walk.place(own[0]), walk.place(base["key"]) if base["base"] == "set" else 0
     walk.signals.append(["cyclic", 1.0, *places, group, rate, base["name"]])
     ranked = yield from walk.best(min(wanted, 2**31))

@@ -36,7 +36,7 @@ MIGHT_EXIST = Script("popoto.memory", "might_exist", (("popoto.orm", "lib_record
 
 PREFIX = "$EF"
 MARGIN = 0.8  # a filter is made for this part of its error rate: what is measured varies around what is expected
-_MOST_BITS = 2**32 - 1  # of a string of the server
+_MOST_BITS = 2**29  # the counts take a byte for each, and a string of the server holds so many
 
 logger = logging.getLogger("popoto.memory")
 Fingerprint = Callable[[Any], Any]
@@ -99,7 +99,7 @@ class FingerprintField(ValuelessField):
         if fingerprint is None:
             key = self._model._meta.record_key(values)
             raise ValueError(
-                f"{self._label()}: the fingerprint of {key} is None. Return a text; an empty one where there are no words."
+                f"{self._label()}: the fingerprint of {key} is None. Return a text, an empty one where there is none."
             )
         return words_in(str(fingerprint))
 

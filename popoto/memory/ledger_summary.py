@@ -40,6 +40,8 @@ def _difference(p: Any, a: Any) -> float:
         return 0.0
     if not (isinstance(p, (int, float)) and isinstance(a, (int, float))):
         return 1.0
+    if math.inf in (abs(p), abs(a)):
+        return 1.0
     try:
         return min(abs(p - a) / max(abs(p), abs(a), 1), 1.0)
     except OverflowError:  # an int beyond all floats

@@ -10,8 +10,8 @@
 | open prediction | error 0.1 | 0.3 | 0.5 | - | 0.9 |
 | pending proposals | removed | removed | removed | removed | removed |
 
-A batch of outcomes is one atomic step and one round trip (a model), whatever it does (lua/observe.lua): all of it happens,
-or nothing.
+A batch of outcomes is one atomic step and one round trip (a model), whatever it does (lua/observe.lua): all of it
+happens, or nothing.
 """
 
 from __future__ import annotations
@@ -88,13 +88,13 @@ class ObservationProtocol:
 
         Args:
             instances: records, of one model or several (one atomic step a model); one that is given twice counts twice.
-            outcome_map: Redis key -> "acted", "used", "dismissed", "deferred" or "contradicted"; for an instance that is
-                not in it "deferred".
+            outcome_map: Redis key -> "acted", "used", "dismissed", "deferred" or "contradicted"; for an instance that
+                is not in it "deferred".
             pipeline: a redis-py pipeline; all of it is queued.
         Returns: None, or the pipeline.
         Raises: ValueError: another outcome, also of a key that belongs to no instance. TypeError: an instance that an
-            outcome would change was never saved. Nothing is done then. A record that is gone meanwhile (deleted by another,
-            expired) is passed over, and logged.
+            outcome would change was never saved. Nothing is done then. A record that is gone meanwhile (deleted by
+            another, expired) is passed over, and logged.
         """
         commands = observe_commands(instances, outcome_map)
         return drive(_one_by_one(commands)) if pipeline is None else _queued(commands, pipeline)
@@ -116,8 +116,8 @@ def observe_commands(instances: Iterable[Any], outcome_map: Mapping[Any, str]) -
     for outcome in outcome_map.values():
         if outcome not in VALID_OUTCOMES:
             raise ValueError(
-                f"on_context_used(): an outcome is one of {', '.join(sorted(VALID_OUTCOMES))}, got {outcome!r}; nothing "
-                "was done."
+                f"on_context_used(): an outcome is one of {', '.join(sorted(VALID_OUTCOMES))}, got {outcome!r}; "
+                "nothing was done."
             )
     outcomes = {key.decode() if isinstance(key, bytes) else key: outcome for key, outcome in outcome_map.items()}
     groups = by_place(records)
@@ -157,7 +157,9 @@ def _observe_command(model: Any, keys: Any, instances: list[Any], outcomes: Mapp
     decaying, turning = _fields(model, DecayingSortedField), _fields(model, CyclicDecayField)
     beliefs = confidence_fields(model)
     its_outcomes = [_outcome_of(instance, outcomes) for instance in instances]
-    reads = [access.count_key(keys), access.longest_log(model)] if issubclass(model, access.AccessTrackerMixin) else False
+    reads = (
+        [access.count_key(keys), access.longest_log(model)] if issubclass(model, access.AccessTrackerMixin) else False
+    )
     query = {
         "now": now,
         "outcomes": its_outcomes,
@@ -198,7 +200,7 @@ def _observe_command(model: Any, keys: Any, instances: list[Any], outcomes: Mapp
 
 
 def _error(instance: Any, outcome: str) -> Any:
-    """Return (error, partition, what the confidences get or False) of an open prediction; False where nothing happens."""
+    """Return (error, partition, what the confidences get or False) for an open prediction; False for no change."""
     if not isinstance(instance, PredictionLedgerMixin) or outcome == "deferred":
         return False
     error = outcome_errors(instance).get(outcome)
@@ -211,7 +213,7 @@ def _error(instance: Any, outcome: str) -> Any:
 
 
 def _one_by_one(commands: list[Command[None]]) -> Generator[Any, Any, None]:
-    for command in commands:
+    for command in commands:  # noqa: UP028 - a list takes no replies
         yield command
 
 

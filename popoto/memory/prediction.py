@@ -30,12 +30,14 @@ from popoto.orm.codec import CodecError, decoder_for, encoder_for
 from popoto.orm.commands import Command, queue
 from popoto.orm.drivers import adrive, arun, drive, run
 from popoto.orm.keys import ModelKeys, index_part
+from popoto.orm.maintenance_walk import register_bases
 from popoto.orm.plan import pack
 from popoto.orm.scripts import Script, register_kind
 from popoto.orm.slots import Made, Slot
 
 _KIND = ("popoto.memory", "kind_prediction")
 register_kind(*_KIND, "p")
+register_bases("p", lambda base: [base.removesuffix("meta") + "errors"])
 RECORD = Script("popoto.memory", "record_prediction", (("popoto.memory", "lib_claim"), _KIND), with_kinds=True)
 RESOLVE = Script("popoto.memory", "resolve_prediction", (("popoto.memory", "kind_confidence"), _KIND), with_kinds=True)
 HIGHEST = Script("popoto.memory", "highest_errors", flags="no-writes")
@@ -334,9 +336,8 @@ def resolve_command(instance: Any, error: float, mode: str, expected: bytes | No
 def confidence_fields(model: Any) -> list[tuple[str, str, bytes]]:
     """Return (name, slot, data of a record without any) of a model's ConfidenceFields."""
     fields = model._meta.fields.values()
-    return [
-        (f.name, f"{f.name}#data", packed_start(f.initial_confidence)) for f in fields if isinstance(f, ConfidenceField)
-    ]
+    believed = [f for f in fields if isinstance(f, ConfidenceField)]
+    return [(f.name, f"{f.name}#data", packed_start(f.initial_confidence, f.prior_strength)) for f in believed]
 
 
 def _ledger_of(instance: Any, call: str) -> Any:

@@ -1,8 +1,8 @@
 """RecallProposal: records that were put before an agent unasked, until it is known what the agent made of them.
 
-A proposal is a member of an ordered set a partition, scored by when it was surfaced. A partition is usually an agent. What
-a record is proposed in stands among its index entries, so that an outcome finds the proposal wherever it was made, and a
-record that goes takes its proposals along (lua/kind_proposal.lua).
+A proposal is a member of an ordered set a partition, scored by when it was surfaced. A partition is usually an agent.
+What a record is proposed in stands among its index entries, so that an outcome finds the proposal wherever it was
+made, and a record that goes takes its proposals along (lua/kind_proposal.lua).
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def withdraw_command(instance: Any, partition: Any) -> Command[int]:
 
 
 def _one_by_one(commands: list[Command[Any]]) -> Steps:
-    for command in commands:
+    for command in commands:  # noqa: UP028 - a list takes no replies
         yield command
 
 

@@ -74,7 +74,7 @@ def decaying_field(model: Any, field_name: str | None) -> DecayingSortedField:
 
 
 def top_by_decay_steps(
-    builder: QueryBuilder,
+    builder: QueryBuilder[Any],
     field_name: str | None = None,
     n: int = 10,
     decay_rate: float | None = None,
@@ -106,7 +106,7 @@ def top_by_decay_steps(
         raise TypeError(f"top_by_decay(n={n!r}): expected a whole number.")
     meta = model._meta
     keys = meta.keys
-    touched_key, base_key = field.ranking_keys(keys, builder._filters, meta.fields)
+    touched_key, base_key = field.ranking_keys(keys, builder.exact(), meta.fields)
     base = base_plan(model, field, (touched_key, base_key), base_score_field)
     wanted = n if builder._limit is None else min(n, builder._limit)
     if wanted <= 0:
@@ -118,7 +118,7 @@ def top_by_decay_steps(
         "slice": SLICE, "chunks": CHUNKS, "gather": GATHER, "rows": ROWS,
     }  # fmt: skip
     given: list[str] | None = None
-    if compiled.tests or compiled.shared:
+    if not compiled.exact:
         given = yield from Selection(model, keys, compiled, Order(keys.order)).record_keys()
         query["where"] = ["all"]
     stats = {} if stats is None else stats
@@ -166,7 +166,7 @@ def score_command(
 # -- the parts of top_by_decay ---------------------------------------------------------------------------------------
 
 
-def refuse_misplaced(builder: QueryBuilder, call: str) -> None:
+def refuse_misplaced(builder: QueryBuilder[Any], call: str) -> None:
     """Refuse what a ranking call has no use for.
 
     Raises: QueryException: the builder has an order or asks for values.

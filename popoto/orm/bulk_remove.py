@@ -45,7 +45,7 @@ def delete_steps(model: Any, given: Any, batch_size: int, progress: Progress | N
     return (yield from _delete(model, keys, size, progress, delete_keys))
 
 
-def _matches_all(builder: QueryBuilder) -> bool:
+def _matches_all(builder: QueryBuilder[Any]) -> bool:
     compiled = builder.compiled(keys=shards.some_keys(builder.model_class._meta))
     return compiled.where == ["all"] and not compiled.tests
 

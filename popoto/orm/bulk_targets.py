@@ -24,7 +24,7 @@ def refuse_abstract(model: Any, operation: str) -> None:
         )
 
 
-def targets(model: Any, operation: str, given: Any) -> QueryBuilder | Iterable[Any]:
+def targets(model: Any, operation: str, given: Any) -> QueryBuilder[Any] | Iterable[Any]:
     """Return what the call is about: a query that has not run yet, or instances.
 
     Raises: ModelException: another model's query, or nothing that names records.

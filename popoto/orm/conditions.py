@@ -23,7 +23,6 @@ RANGES = ("gt", "gte", "lt", "lte", "between")
 RANGE_TYPES: frozenset[type] = frozenset({int, float, Decimal, date, datetime, time})
 _NUMBERS = (int, float, Decimal)
 _EXACT_INT = 2**53  # the server's numbers are doubles: from here on neighbours are one
-NOTHING: list[Any] = ["not", ["all"]]
 
 Bound = tuple[Any, bool]
 """(value, exclusive)."""

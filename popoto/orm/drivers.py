@@ -66,7 +66,7 @@ async def _ahold(talk: Exchange[T], client: Any, send: Any, send_all: Any) -> T:
 def run(command: Command[T], client: Any = None) -> T:
     """Run one command and return its parsed reply; for what it raises see `commands.exchange`."""
     client = client or redis_db.get_REDIS_DB()
-    if isinstance(client, CLUSTERS):
+    if type(client) in CLUSTERS:
         return _hold(exchange(command, True), client, cluster_wire.call, cluster_wire.calls)
     return _hold(exchange(command), client, wire.call, wire.calls)
 
@@ -74,7 +74,7 @@ def run(command: Command[T], client: Any = None) -> T:
 async def arun(command: Command[T], client: Any = None) -> T:
     """Await `run` on the running loop's client."""
     client = client or redis_db.get_async_client()
-    if isinstance(client, CLUSTERS):
+    if type(client) in CLUSTERS:
         return await _ahold(exchange(command, True), client, cluster_wire.acall, cluster_wire.acalls)
     return await _ahold(exchange(command), client, wire.acall, wire.acalls)
 
@@ -88,7 +88,7 @@ def run_reads(commands: Sequence[Command[Any]], client: Any = None) -> list[Any]
     client = client or redis_db.get_REDIS_DB()
     if len(commands) == 1:
         return [run(commands[0], client)]
-    if isinstance(client, CLUSTERS):
+    if type(client) in CLUSTERS:
         return _hold(exchange_many(commands, True), client, cluster_wire.call, cluster_wire.calls)
     return _hold(exchange_many(commands), client, wire.call, wire.calls)
 
@@ -98,7 +98,7 @@ async def arun_reads(commands: Sequence[Command[Any]], client: Any = None) -> li
     client = client or redis_db.get_async_client()
     if len(commands) == 1:
         return [await arun(commands[0], client)]
-    if isinstance(client, CLUSTERS):
+    if type(client) in CLUSTERS:
         return await _ahold(exchange_many(commands, True), client, cluster_wire.acall, cluster_wire.acalls)
     return await _ahold(exchange_many(commands), client, wire.acall, wire.acalls)
 
@@ -107,7 +107,7 @@ def prepare(command: Command[Any]) -> None:
     """Carry out what must come before a command that is queued in a pipeline. It blocks, for a queue cannot wait."""
     if command.firsts:
         client = redis_db.get_REDIS_DB()
-        clustered = isinstance(client, CLUSTERS)
+        clustered = type(client) in CLUSTERS
         send = (cluster_wire.call, cluster_wire.calls) if clustered else (wire.call, wire.calls)
         _hold(carry_out(command.firsts, clustered), client, *send)
 

@@ -130,7 +130,7 @@ def explain_steps(builder: Building[Any]) -> Generator[Any, Any, Plan]:
         tuple(_lines(selection.compiled.where, sizes)),
         touched,
         tuple(python),
-        before + _trips(selection, shared, touched, bool(python)),
+        before + _trips(selection, shared, before > 0, touched, min(touched, smallest) if smallest >= 0 else touched),
     )
 
 
@@ -185,11 +185,14 @@ def _left_to_python(selection: Selection, shared: bool) -> list[str]:
     return python
 
 
-def _trips(selection: Selection, shared: bool, touched: int, python: bool) -> int:
+def _trips(selection: Selection, shared: bool, asked_before: bool, touched: int, matching: int) -> int:
     if selection.limit == 0:
         return 0
-    if not python:
-        return max(1, math.ceil(touched / running.SLICE))
-    first = max(1, math.ceil(touched / running.SLICE))
-    read = selection.limit if selection.limit is not None else touched
-    return first + max(1, math.ceil(read / running.READ_CHUNK)) + (1 if shared else 0)
+    limit = None if selection.order.computed is not None else selection.limit
+    read = matching if limit is None else min(matching, limit)
+    visits = max(1, math.ceil(touched / running.SLICE))
+    if not (selection.in_python or shared):
+        return max(visits, math.ceil(read / running.ROWS) if touched > running.GATHER else 1)
+    if selection.reads_at_once(asked_before or shared) and (limit is None or matching <= running.ROWS):
+        return max(visits, math.ceil(matching / running.ROWS)) + (1 if shared else 0)
+    return visits + max(1, math.ceil(read / running.READ_CHUNK)) + (1 if shared else 0)

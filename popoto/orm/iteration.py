@@ -184,7 +184,14 @@ def _walked(selection: Selection, rows: int, after: Place | None) -> Generator[A
     """The server decides and orders. Returns True when values share scores, before anything was handed out."""
     reader = selection.reader()
     slices = Slices(
-        selection, "fields", reader.asked, gather=running.GATHER, slice=running.SLICE, rows=rows, capped=True, after=after
+        selection,
+        "fields",
+        reader.asked,
+        gather=running.GATHER,
+        slice=running.SLICE,
+        rows=rows,
+        capped=True,
+        after=after,
     )
     while slices.more:
         flat = yield slices.command()

@@ -84,8 +84,8 @@ def index_text(value: Any) -> str:
 
 
 def index_part(value: Any) -> str:
-    """Return the part of an index key that stands for a value."""
-    return "None" if value is None else escape(index_text(value))
+    """Return the part of an index key that stands for a value; for a Reference, its key without namespace and tag."""
+    return "None" if value is None else escape(index_text(getattr(value, "local", value)))
 
 
 def field_prefix(class_name: str) -> str:

@@ -16,7 +16,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from popoto.orm.composite import covering
-from popoto.orm.conditions import NOTHING, Condition
+from popoto.orm.condition_trees import ALL, NOTHING, all_of, any_of, not_of
+from popoto.orm.conditions import Condition
 from popoto.orm.keys import ModelKeys
 from popoto.orm.q import Q
 from popoto.orm.suggestions import unknown_field, unknown_lookup
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 # types whose equal values may print differently in a record's key (see keys.index_text)
 _AMBIGUOUS_KEY_TYPES = frozenset({float, Decimal, datetime})
 
-ALL: list[Any] = ["all"]
 Test = Callable[[Mapping[Any, Any]], bool]
 """Decides on a record's values by field name, and on its marks by their number."""
 
@@ -68,6 +68,11 @@ class Compiled:
         """Add a condition that must hold as well."""
         self.where = all_of([condition, self.where])
         self._narrowed.append(condition)
+
+    @property
+    def exact(self) -> bool:
+        """True when `where` as it stands is the whole answer."""
+        return self.tests is None and not self.shared and not self.first
 
     @property
     def loose(self) -> Compiled | None:
@@ -319,69 +324,6 @@ class _Compiler:
 
 def _every(tests: list[Test]) -> Test:
     return tests[0] if len(tests) == 1 else lambda values: all(test(values) for test in tests)
-
-
-def all_of(conditions: list[list[Any]]) -> list[Any]:
-    """Return the condition that all of these hold."""
-    rest: list[list[Any]] = []
-    for condition in conditions:
-        if condition == NOTHING:
-            return NOTHING
-        if condition[0] == "and":
-            rest += condition[1:]
-        elif condition[0] != "all":
-            rest.append(condition)
-    if not rest:
-        return ALL
-    if len(rest) > 1 and sum(condition[0] == "range" for condition in rest) > 1:
-        rest = _merged_ranges(rest)
-    return rest[0] if len(rest) == 1 else ["and", *rest]
-
-
-def _merged_ranges(conditions: list[list[Any]]) -> list[list[Any]]:
-    """Make one range of those on one ordered set, so that a walk of it has both ends."""
-    out: list[list[Any]] = []
-    place: dict[str, int] = {}
-    for condition in conditions:
-        if condition[0] != "range":
-            out.append(condition)
-        elif condition[1] not in place:
-            place[condition[1]] = len(out)
-            out.append(condition)
-        else:
-            key = condition[1]
-            _, _, low, high = out[place[key]]
-            lows, highs = (low, condition[2]), (high, condition[3])
-            out[place[key]] = ["range", key, max(lows, key=_lower_end), min(highs, key=_upper_end)]
-    return out
-
-
-def _lower_end(bound: str) -> tuple[float, bool]:
-    return float(bound.lstrip("(")), bound[0] == "("
-
-
-def _upper_end(bound: str) -> tuple[float, bool]:
-    return float(bound.lstrip("(")), bound[0] != "("
-
-
-def any_of(conditions: list[list[Any]]) -> list[Any]:
-    """Return the condition that one of these holds."""
-    rest: list[list[Any]] = []
-    for condition in conditions:
-        if condition[0] == "all":
-            return ALL
-        if condition[0] == "or":
-            rest += condition[1:]
-        elif condition != NOTHING:
-            rest.append(condition)
-    if not rest:
-        return NOTHING
-    return rest[0] if len(rest) == 1 else ["or", *rest]
-
-
-def not_of(condition: list[Any]) -> list[Any]:
-    """Return the complement of a condition."""
-    return condition[1] if condition[0] == "not" else ["not", condition]
 
 
 def whole_key(meta: ModelOptions, filters: Mapping[str, Any]) -> str | None:

@@ -4,9 +4,9 @@
     clean_indexes()    removes what leads to no record, or to a record that does not occupy it
     rebuild_indexes()  makes every record occupy what its values say, then cleans
 
-All three run while others read and write. They look at the store in slices of at most `MOST` records or members a call
-(some ms of the server's time), and each slice decides and acts in one step on the server, so that a record saved
-meanwhile neither counts as a fault nor loses an entry.
+All three run while others read and write. They look at the store in slices, a call of some ms each, and each slice
+decides and acts in one step on the server, so that a record saved meanwhile neither counts as a fault nor loses an
+entry.
 
 rebuild_indexes works in place: it reads a record, computes its entries, and one script puts those that are missing
 and drops those that are wrong, unless the record has changed since it was read; then it is read again. At no moment
@@ -14,12 +14,13 @@ does an index lack a record that it had, so no query sees a hole. New indexes bu
 would need twice the memory, and every save during the build would have to write both. A rebuild that is killed leaves
 each record either as it was or right; run it again, and it passes over what is right.
 
-For the author of a field or an entry kind: maintenance needs no code of yours as long as an entry is the record's
-membership in the set, ordered set or hash `base:part...` of its slot (popoto.orm.slots). A kind with further places
-says which, by the functions that lua/lib_maintenance.lua lists, in its own fragment `kind_X.lua`: `places` (all that an
-entry takes up) and `owner` (the record that a member stands for) are the usual two. Each place must be a key that
-begins with the slot's base, or `record key::field`. A field's class attribute `index_bucket` names the part of
-check_indexes's result in which its entries count; without it, the rules of `maintenance_walk.bucket_of` do.
+For the author of a field or an entry kind: entries of the ORM's own kinds (sets, ordered sets, companion hashes) are
+looked after wherever a field puts them. A kind of your own says in its fragment `kind_X.lua` what
+lua/lib_maintenance.lua asks: `places` (what an entry takes up) and `owner` (the record that a member stands for) are
+the usual two; a kind without them is passed over, none of its keys is touched. A key of it begins with the slot's base,
+or is `record key::field`; if not, `maintenance_walk.register_bases` says what it begins with. A field's class attribute
+`index_bucket` names the part of check_indexes's result in which its entries count; without it, the rules of
+`maintenance_walk.bucket_of` do.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class IndexMaintenance(Record):
         What a record left that has expired is no fault: no query or count sees it, and later writes remove it.
 
         Args:
-            batch_size: records or index members looked at in one call, at most 1,000.
+            batch_size: records or index members looked at in one call, at most; so that no call
+                holds the server long it is often less.
         Returns: a dict of counts; each field is named, also where it has none.
             class_set, order, expiry, occupancy: entries of the model's own keys that lead to no record
             key_fields, sorted_fields, geo_fields, composite_indexes, indexed_fields, relationships, lists,
@@ -145,7 +147,11 @@ def _batch(batch_size: int) -> int:
 
 def _checked(model: Any, batch_size: int) -> Steps:
     found = yield from shards.spread(model._meta, {}, partial(_check_steps, model, batch_size))
-    return found[0] if len(found) == 1 else shards.added(found or [{"total": 0}])
+    return (
+        found[0]
+        if len(found) == 1
+        else shards.added(found or [_nothing(Catalog(model._meta, shards.some_keys(model._meta)))])
+    )
 
 
 def _cleaned(model: Any, batch_size: int) -> Steps:
@@ -162,11 +168,7 @@ def _rebuilt(model: Any, batch_size: int, progress: Progress | None) -> Steps:
 def _check_steps(model: Any, batch_size: int) -> Steps:
     catalog = Catalog(model._meta, model._meta.keys)
     reader = RecordReader(catalog)
-    result: dict[str, Any] = {"class_set": 0, "partial_writes": 0}
-    result.update({bucket: {} for bucket in (*BUCKETS, OTHER)})
-    for index in catalog.indexes.values():
-        result.setdefault(index.bucket, {})[index.name] = 0
-    result.update({"order": 0, "expiry": 0, "occupancy": 0, "stale": 0, "missing": 0, "unreadable": 0})
+    result = _nothing(catalog)
 
     def count(faults: list[Any]) -> None:
         for job, dead, stale in faults:
@@ -181,8 +183,9 @@ def _check_steps(model: Any, batch_size: int) -> Steps:
     while going:
         cursor, found = yield from scan_steps(catalog, cursor, batch_size)
         going = cursor != 0
-        for start in range(0, len(found.records), batch_size):
-            for verdict in (yield reader.command(found.records[start : start + batch_size])):
+        size = catalog.slice_of(batch_size)
+        for start in range(0, len(found.records), size):
+            for verdict in (yield reader.command(found.records[start : start + size])):
                 result["partial_writes"] += verdict.partial
                 result["stale"] += verdict.stale
                 result["missing"] += verdict.missing
@@ -192,3 +195,12 @@ def _check_steps(model: Any, batch_size: int) -> Steps:
         count((yield from place_steps(catalog, found.jobs, CHECK_PLACES, batch_size)))
     result["total"] = sum(sum(value.values()) if isinstance(value, dict) else value for value in result.values())
     return result
+
+
+def _nothing(catalog: Catalog) -> dict[str, Any]:
+    """Return the result in which nothing is wrong."""
+    result: dict[str, Any] = {"class_set": 0, "partial_writes": 0}
+    result.update({bucket: {} for bucket in (*BUCKETS, OTHER)})
+    for index in catalog.indexes.values():
+        result.setdefault(index.bucket, {})[index.name] = 0
+    return {**result, "order": 0, "expiry": 0, "occupancy": 0, "stale": 0, "missing": 0, "unreadable": 0, "total": 0}

@@ -29,8 +29,9 @@ def clean_steps(model: Any, batch_size: int, dropped: bool = False) -> Steps:
         cursor, found = yield from scan_steps(catalog, cursor, batch_size)
         going = cursor != 0
         if reader.auto_name is not None:
-            for start in range(0, len(found.records), batch_size):
-                verdicts = yield reader.command(found.records[start : start + batch_size])
+            size = catalog.slice_of(batch_size)
+            for start in range(0, len(found.records), size):
+                verdicts = yield reader.command(found.records[start : start + size])
                 partial = [verdict.key for verdict in verdicts if verdict.partial]
                 if partial:
                     deleted, _ = yield _partial_command(catalog, partial, reader.auto_name)

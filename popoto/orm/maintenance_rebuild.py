@@ -16,7 +16,7 @@ from popoto.orm.scripts import Script
 logger = logging.getLogger("popoto.maintenance")
 
 REBUILD_RECORDS = Script("popoto.orm", "rebuild_records", with_kinds=True)
-ENTRIES = 1000  # entries written in one call: about 10 ms
+ENTRIES = 500  # entries written in one call: about 10 ms
 TRIES = 10  # readings of a record that changes each time before it is written; a save has then put it right
 
 
@@ -50,8 +50,9 @@ def rebuild_steps(model: Any, batch_size: int, progress: Callable[[int, int], An
     while going:
         cursor, found = yield from scan_steps(catalog, cursor, batch_size)
         going = cursor != 0
-        for start in range(0, len(found.records), batch_size):
-            some = found.records[start : start + batch_size]
+        size = catalog.slice_of(batch_size)
+        for start in range(0, len(found.records), size):
+            some = found.records[start : start + size]
             done += yield from _batch_steps(catalog, reader, some, skipped, conflicts)
             if progress is not None:
                 progress(done, max(done, there_are))

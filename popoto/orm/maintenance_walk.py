@@ -27,7 +27,8 @@ from popoto.orm.slots import Slot
 if TYPE_CHECKING:
     from popoto.orm.options import ModelOptions
 
-MOST = 1000  # members or records looked at in one call: about 10 ms
+MOST = 1000  # keys of one step of the scan
+WORK = 1000  # entries compared in one call: about 10 ms
 COMPOSITE_PREFIX = "$Index"
 BUCKETS = ("key_fields", "sorted_fields", "geo_fields", "composite_indexes", "indexed_fields", "relationships", "lists")
 OTHER = "other_fields"
@@ -112,8 +113,8 @@ class Catalog:
             if first is not index:
                 index = replace(first, kinds=(*first.kinds, *index.kinds))
             self._by_base[index.base] = index
-            for further in _further_bases.get(index.kinds[0], lambda base: [])(index.base):
-                self._by_base[further] = index
+            further = _further_bases.get(index.kinds[0])
+            self._by_base.update(dict.fromkeys(further(index.base) if further else (), index))
         self._by_field = {slot.field_name: self.indexes[slot.name] for slot in meta.slots}
         self._prefixes = _prefixes_of(Field) if dropped else frozenset()
         self._start = keys.record + ":"
@@ -122,6 +123,10 @@ class Catalog:
             Job(keys.order, "order"),
             Job(keys.expiry, "expiry"),
         ]
+
+    def slice_of(self, batch_size: int) -> int:
+        """Return how many records or members one call looks at: each costs what its record has of entries."""
+        return min(batch_size, max(20, WORK // (1 + len(self.meta.slots))))
 
     @property
     def prefix(self) -> str:
@@ -229,6 +234,7 @@ def place_steps(catalog: Catalog, jobs: Sequence[Job], script: Script, batch_siz
 
     Returns: for each job with a fault (job, places that lead to no record, places of records that lie elsewhere).
     """
+    batch_size = catalog.slice_of(batch_size)
     faults: list[tuple[Job, int, int]] = []
     at = 0
     while at < len(jobs):

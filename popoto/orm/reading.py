@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from popoto.exceptions import ModelException
-from popoto.orm.fields.capped import UnreadOf
 from popoto.orm.commands import Command
+from popoto.orm.fields.capped import UnreadOf
 from popoto.orm.nearest import attach_distance, projected, with_distance
 
 if TYPE_CHECKING:

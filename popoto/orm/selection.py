@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
+from popoto.orm import shards
 from popoto.orm.commands import Command
 from popoto.orm.drivers import Batch
 from popoto.orm.fields.capped import read_into_dicts
@@ -89,13 +90,20 @@ class Selection:
         order = [] if self.order.field is None else [shared_key(self.order.key)]
         return [*self.compiled.shared, *order]
 
-    def by_value(self) -> Selection:
-        """Return the same selection, decided and ordered by values instead of scores."""
+    def by_value(self, refused_by: str = "") -> Selection:
+        """Return the same selection, decided and ordered by values instead of scores.
+
+        Args:
+            refused_by: the set of those `shared` that is known not to be empty.
+        """
         order = self.order
+        compiled = self.compiled.loose or self.compiled
+        if refused_by in compiled.elsewhere:
+            compiled = compiled.settled or compiled
         if order.field is not None:
             sign = "-" if order.descending else ""
             order = replace(Order(self.keys.order), terms=(term(sign + order.field),))
-        return replace(self, compiled=self.compiled.loose or self.compiled, order=order)
+        return replace(self, compiled=compiled, order=order)
 
     def whole(self) -> Selection:
         """Return all that match, whatever the order, offset and limit."""
@@ -110,16 +118,17 @@ class Selection:
         if self.order.computed is not None:
             yield from self._computed_results()
             return
+        asked_before = bool(self.compiled.first)
         yield from self.settled()
         if self.in_python:
-            yield from self.by_value()._results_by_value()
+            yield from self.by_value()._results_by_value(asked_before)
             return
         reader = self.reader()
         slices = self.slices("fields", reader.asked)
         while slices.more:
             rows = yield slices.command()
             if slices.refused:
-                yield from self._behind(slices.given).by_value()._results_by_value()
+                yield from self._behind(slices.given).by_value(slices.refused_by)._results_by_value(True)
                 return
             flat = iter(rows)
             yield from self.handed_out(reader.read((key.decode(), row) for key, row in zip(flat, flat, strict=True)))
@@ -154,10 +163,21 @@ class Selection:
         stop = None if self.limit is None else self.offset + self.limit
         yield from replace(self, prefetch=()).handed_out(items[self.offset : stop])
 
-    def _results_by_value(self) -> Steps:
-        keys = yield from self._keys_by_value()
+    def reads_at_once(self, asked_before: bool) -> bool:
+        """Return True when what is decided by value is read whole, since another round trip is needed besides."""
+        lists = not self.model._meta.lists.keys().isdisjoint(self.values or ())
+        return asked_before or lists or bool(self.compiled.elsewhere)
+
+    def _results_by_value(self, asked_before: bool) -> Steps:
+        """Decide and order, then read the records; where another round trip is needed, read them in the same one."""
+        rows: dict[str, Any] | None = {} if self.reads_at_once(asked_before) else None
+        keys = yield from self._keys_by_value(rows)
         for start in range(0, len(keys), READ_CHUNK):
-            yield from self.handed_out((yield from self.read(keys[start : start + READ_CHUNK])))
+            chunk = keys[start : start + READ_CHUNK]
+            if rows is not None and all(key in rows for key in chunk):
+                yield from self.handed_out(self.reader().read((key, rows[key]) for key in chunk))
+            else:
+                yield from self.handed_out((yield from self.read(chunk)))
 
     def read(self, keys: Sequence[str]) -> Generator[Any, Any, list[Any]]:
         """Read these records in one round trip; what vanished or is corrupt is left out."""
@@ -169,7 +189,9 @@ class Selection:
         """Fill in what the conditions need to know before they can be asked."""
         first = self.compiled.first
         while first:
-            yield from first.pop()()
+            asked = [steps() for steps in first]
+            first.clear()
+            yield from asked[0] if len(asked) == 1 else shards.in_step(asked)
 
     def handed_out(self, items: list[Any]) -> Steps:
         """Yield results as a batch; before, tell the model of them and read what they point to."""
@@ -185,22 +207,26 @@ class Selection:
             yield from read_into_dicts(self.model, items)
         yield Batch(items)
 
-    def record_keys(self) -> Generator[Any, Any, list[str]]:
-        """Return the keys of the matching records."""
+    def record_keys(self, by_value: bool = False) -> Generator[Any, Any, list[str]]:
+        """Return the keys of the matching records.
+
+        Args:
+            by_value: values are known to share scores.
+        """
         if self.limit == 0:
             return []
         if self.order.computed is not None:
             items = yield from replace(self, values=None, track=False, prefetch=()).collected()
             return [item._saved_key for item in items]
         yield from self.settled()
-        if self.in_python:
+        if self.in_python or by_value:
             return (yield from self.by_value()._keys_by_value())
         found: list[str] = []
         slices = self.slices("keys")
         while slices.more:
             rows = yield slices.command()
             if slices.refused:
-                return found + (yield from self._behind(slices.given).by_value()._keys_by_value())
+                return found + (yield from self._behind(slices.given).by_value(slices.refused_by)._keys_by_value())
             found.extend(key.decode() for key in rows)
         return found
 
@@ -220,7 +246,7 @@ class Selection:
         while slices.more:
             rows = yield slices.command()
             if slices.refused:
-                return len((yield from every.by_value().found_by_value()))
+                return len((yield from every.by_value(slices.refused_by).found_by_value()))
             total += rows
         return total
 
@@ -242,14 +268,19 @@ class Selection:
         limit = None if self.limit is None else self.limit - given
         return replace(self, offset=self.offset + given, limit=limit)
 
-    def _keys_by_value(self) -> Generator[Any, Any, list[str]]:
-        """Return the keys of the records that Python's tests accept, in Python's order, cut."""
-        found = yield from self.found_by_value()
+    def _keys_by_value(self, rows: dict[str, Any] | None = None) -> Generator[Any, Any, list[str]]:
+        """Return the keys of the records that Python's tests accept, in Python's order, cut; `rows`: see below."""
+        found = yield from self.found_by_value(rows)
         stop = None if self.limit is None else self.offset + self.limit
         return [key for key, _ in found[self.offset : stop]]
 
     def values_by_value(
-        self, names: Iterable[str], enough: int | None = None, rows: int = 0, after: tuple[Any, Any] | None = None
+        self,
+        names: Iterable[str],
+        enough: int | None = None,
+        rows: int = 0,
+        after: tuple[Any, Any] | None = None,
+        whole: dict[str, Any] | None = None,
     ) -> Generator[Any, Any, None]:
         """Yield commands and, as batches, (key, values, score) of what Python's tests accept, in the server's order.
 
@@ -258,6 +289,7 @@ class Selection:
             enough: stop when so many were accepted.
             rows: records a round trip, with their scores; 0: as many as are right, scores None.
             after: (score, member) to go on behind.
+            whole: gets what `reader()` reads of those accepted, by key: of all, or under a limit of the first slice.
         """
         yield from self.settled()
         compiled, model = self.compiled, self.model
@@ -265,9 +297,11 @@ class Selection:
         marks = range(len(compiled.marks))
         every = Selection(model, self.keys, compiled, replace(self.order, near=None))
         capped = rows > 0
+        lean = asked(model, needed)
+        fields = lean if whole is None else [*lean, *self.reader().asked]
         slices = Slices(
-            every, "fields", asked(model, needed), gather=GATHER, slice=SLICE, exact=False, marks=compiled.marks,
-            rows=rows or (SLICE if enough is None else ROWS), capped=capped, after=after,
+            every, "fields", fields, gather=GATHER, slice=SLICE, exact=False, marks=compiled.marks,
+            rows=rows or (SLICE if enough is None and whole is None else ROWS), capped=capped, after=after,
         )  # fmt: skip
         accepted = 0
         tests = compiled.tests
@@ -276,24 +310,32 @@ class Selection:
             answer = yield slices.command()
             if slices.refused:  # related values share scores: their records are asked for first
                 instead = replace(self, compiled=compiled.settled or compiled)
-                yield from instead.values_by_value(names, enough, rows, after)
+                yield from instead.values_by_value(names, enough, rows, after, whole)
                 return
             flat = iter(answer)
             scores = iter(slices.scores) if capped else repeat(None)
             for raw_key, raw, score in zip(flat, flat, scores, strict=False):
                 key = raw_key.decode()
-                values = decoded(model, key, needed, raw[: len(raw) - len(marks)] if marks and raw else raw)
+                values = decoded(model, key, needed, raw[: len(lean)] if raw else raw)
                 if values is None:
                     continue
                 for number in marks:
-                    values[number] = raw[len(needed) + 1 + number]
+                    values[number] = raw[len(raw) - len(marks) + number]
                 if tests is None or tests(values):
                     batch.append((key, values, score))
+                    if whole is not None:
+                        whole[key] = raw[len(lean) : len(raw) - len(marks)]
             accepted += len(batch)
+            if whole is not None and self.limit is not None:
+                whole, slices.query["fields"], slices.query["rows"] = None, lean, SLICE if enough is None else ROWS
             yield Batch(batch)
 
-    def found_by_value(self) -> Generator[Any, Any, list[Found]]:
-        """Return (key, what it sorts by) of the records that Python's tests accept, in Python's order."""
+    def found_by_value(self, whole: dict[str, Any] | None = None) -> Generator[Any, Any, list[Found]]:
+        """Return (key, what it sorts by) of the records that Python's tests accept, in Python's order.
+
+        Args:
+            whole: see `values_by_value`.
+        """
         order = self.order
         terms = order.terms
         names = [name for wanted in terms for name in wanted.names]
@@ -302,7 +344,7 @@ class Selection:
         unordered = not terms and order.near is None
         enough = self.offset + self.limit if unordered and self.limit is not None else None
         found: list[Found] = []
-        steps = self.values_by_value(names, enough)
+        steps = self.values_by_value(names, enough, whole=whole)
         reply: Any = None
         while True:
             try:

@@ -294,8 +294,8 @@ def lists(meta: ModelOptions, redis_keys: list[str]) -> list[list[str]]:
 
 
 def of_here(meta: ModelOptions, by_key: Mapping[str, T] | None) -> Mapping[str, T] | None:
-    """Return what concerns records of the shard at work, of a mapping by record key; off a cluster all of it."""
-    if not by_key or not is_sharded(meta):
+    """Return what concerns records of the slot at work, of a mapping by record key; off a cluster all of it."""
+    if not by_key or not redis_db.on_cluster():
         return by_key
     front = meta.keys.front
     return {key: item for key, item in by_key.items() if front_of(key) == front}

@@ -21,12 +21,14 @@ class Slices:
     Attributes:
         more: True while there is another slice to ask for.
         refused: True when values share scores, so that the answer must be decided by value.
+        refused_by: the set that told.
         given: rows handed out before it was refused: none, for the first slice tells.
         scores: capped: the scores of the last rows in the order.
         query: what the script gets.
     """
 
     given = 0
+    refused_by = ""
 
     def __init__(
         self,
@@ -71,8 +73,8 @@ class Slices:
         return Command((*self._keys.home, pack(self.query)), self._rows, SELECT, key_count=4)
 
     def _rows(self, reply: Any) -> Any:
-        if reply == b"shared":
-            self.refused = True
+        if reply[0] == b"shared":
+            self.refused, self.refused_by = True, reply[1].decode()
             return None
         after, rows = reply[0], reply[1]
         if self.query["capped"]:

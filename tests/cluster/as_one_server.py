@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,6 +50,40 @@ SKIPPED = {
     "test_a_partition_is_read_alone": _SPELLED,
     "test_whatever_happens_to_records_their_evidence_is_right": _SPELLED,
     "test_the_count_is_kept_in_an_ordered_set_for_ranking": _SPELLED,
+    "test_a_weight_below_zero_counts_against_a_record": _SPELLED,
+    "test_a_boost_makes_a_candidate": _SPELLED,
+    "test_each_part_is_explained": _SPELLED,
+    "test_post_filter_never_starves_the_result": _SPELLED,
+    "test_why_not_says_what_kept_a_record_out": _SPELLED,
+    "test_why_not_names_a_tie_that_the_key_decides": _SPELLED,
+    "test_a_fingerprint_of_none_refuses_the_save": _SPELLED,
+    "test_rankings_find_the_set": _SPELLED,
+    "test_link_makes_an_edge_and_leaves_one_that_exists": _SPELLED,
+    "test_one_way_edges_stand_on_one_side": _SPELLED,
+    "test_a_node_has_no_edge_to_itself": _SPELLED,
+    "test_a_record_that_is_not_stored_gets_no_edge": _SPELLED,
+    "test_foreign_keys_in_the_way_are_refused": _SPELLED,
+    "test_neighbours_that_have_expired_take_no_place": _SPELLED,
+    "test_a_hop_is_one_round_trip_however_wide": _SPELLED,
+    "test_a_record_keeps_its_edges_under_a_new_key": _SPELLED,
+    "test_delete_takes_the_edges_along_on_all_sides": _SPELLED,
+    "test_one_way_edges_follow_in_both_directions": _SPELLED,
+    "test_records_stored_before_the_field_was_there_are_cleaned_up_too": _SPELLED,
+    "test_a_value_that_the_server_refuses_refuses_the_batch": _SPELLED,
+    "test_two_equal_unique_values_in_one_batch_are_refused": _SPELLED,
+    "test_a_value_given_up_and_taken_is_not_free_for_a_third": _SPELLED,
+    "test_raw_update_leaves_auto_now_alone_and_refuses_foreign_keys": _SPELLED,
+    "test_delete_all_takes_this_model_and_no_other": _SPELLED,
+    "test_expiries_are_checked": _SPELLED,
+    "test_records_that_cannot_be_read_are_reported_and_left_as_they_are": _SPELLED,
+    "test_a_unique_value_that_two_records_have_is_reported_and_the_rest_is_indexed": _SPELLED,
+    "test_a_text_is_listed_once_from_its_first_record_to_its_last": _SPELLED,
+    "test_one_key_twice_in_a_batch_is_refused_and_in_two_batches_the_later_one_counts": _SPELLED,
+    "test_hooks_run_as_in_save_and_a_skipped_record_is_left_out": _ELSEWHERE,
+    "test_an_update_runs_the_hooks_of_the_fields_it_names": _ELSEWHERE,
+    "test_deletes_run_the_hooks": _ELSEWHERE,
+    "test_a_generator_is_read_a_batch_at_a_time_and_its_instances_are_let_go": _SPELLED,
+    "test_a_save_and_delete_of_the_models_own_are_called_for_each_record": _ELSEWHERE,
     "test_hooks_run_with_the_save_and_the_delete": _ELSEWHERE,
     "test_hooks_of_a_refused_save_run_nothing": _ELSEWHERE,
     "test_hooks_run_in_a_callers_pipeline_too": _ELSEWHERE,
@@ -174,8 +209,14 @@ def _without_tags(method: Any) -> Any:
     return keys
 
 
-def _steps_without_tags(call: Any) -> Any:
-    return lambda *args, **options: _from_nodes(call(*args, **options))
+def _for_its_own_tests(call: Any, module: str) -> Any:
+    """Let the tests of a module see the call's results without tags; others use its keys further."""
+
+    def called(*args: Any, **options: Any) -> Any:
+        found = call(*args, **options)
+        return _from_nodes(found) if sys._getframe(1).f_globals["__name__"].endswith(module) else found
+
+    return called
 
 
 def _async_without_tags(method: Any) -> Any:
@@ -194,7 +235,7 @@ def cluster_as_one_server() -> Iterator[ClusterAsServer]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(QueryBuilder, "keys", _without_tags(QueryBuilder.keys))
             patch.setattr(QueryBuilder, "async_keys", _async_without_tags(QueryBuilder.async_keys))
-            patch.setattr(BM25Field, "search", staticmethod(_steps_without_tags(BM25Field.search)))
+            patch.setattr(BM25Field, "search", staticmethod(_for_its_own_tests(BM25Field.search, "test_bm25")))
             patch.setattr(query, "_key_text", lambda key: tagged(key_text(key)))
             yield server
     finally:

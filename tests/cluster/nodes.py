@@ -16,7 +16,7 @@ from typing import Any
 import redis
 
 SLOTS = 16384
-NODE_TIMEOUT_MS = 1500
+NODE_TIMEOUT_MS = 1000
 HIGHEST_PORT = 55534  # the bus listens 10,000 above
 
 
@@ -129,11 +129,14 @@ class Cluster:
                 node.client.flushall()
 
     def owner(self, slot: int) -> Node:
-        """Return the node that serves a slot."""
-        for first, last, master, *_ in self.nodes[0].client.execute_command("CLUSTER SLOTS"):
-            if first <= slot <= last:
-                return next(node for node in self.nodes if node.port == master[1])
-        raise RuntimeError(f"nobody serves slot {slot}")
+        """Return the node that serves a slot: the one that says so of itself, for the others may not know yet."""
+
+        def claiming() -> list[Node]:
+            claims = [node for node in self.nodes if node.process.poll() is None and _claims(node, slot)]
+            return claims if len(claims) == 1 else []
+
+        found: list[Node] = wait_for(f"one node to serve slot {slot}", claiming)
+        return found[0]
 
     def move_slot(self, slot: int, target: Node, source: Node | None = None, batch: int = 10) -> None:
         """Move a slot with all its keys to another node, as `redis-cli --cluster reshard` does."""
@@ -154,10 +157,23 @@ class Cluster:
             if node not in (source, target):
                 with contextlib.suppress(redis.RedisError):
                     node.client.execute_command("CLUSTER SETSLOT", slot, "NODE", target_id)
+        # Else a late word of an earlier owner may undo the next move: an epoch that is not known is not exceeded.
+        wait_for("the nodes to know the move", lambda: len({_epochs(node) for node in self.nodes}) == 1)
 
     def remove(self) -> None:
         for node in self.nodes:
             node.remove()
+
+
+def _epochs(node: Node) -> frozenset[tuple[str, str]]:
+    """Return (node, its configuration epoch) of all nodes, as a node knows them."""
+    known = node.client.execute_command("CLUSTER NODES")
+    return frozenset((entry["node_id"], str(entry["epoch"])) for entry in known.values())
+
+
+def _claims(node: Node, slot: int) -> bool:
+    slots = node.client.execute_command("CLUSTER SLOTS")
+    return any(first <= slot <= last and master[1] == node.port for first, last, master, *_ in slots)
 
 
 def _replicate(node: Node, master: Node) -> bool:

@@ -1,4 +1,4 @@
-"""Corrupt input: a clear error, or a record that is left out and logged; never a wrong result, never a query that fails whole."""
+"""Corrupt input: a clear error, or a record that is left out and logged; never a wrong result or a failed query."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from popoto.exceptions import ModelException, PopotoException, QueryException
+from popoto.exceptions import ModelException, PopotoException
 from popoto.orm.fields.base import Field
 from popoto.orm.fields.indexed import IndexedField, UniqueField
 from popoto.orm.fields.key import KeyField
@@ -80,7 +80,6 @@ def test_a_record_with_corrupt_bytes_is_left_out_and_logged(server, rows, caplog
     found = CorruptRow.query.filter(kind="a").all()
     assert names(found) == others, "one record more or less"
     assert names(CorruptRow.query.all()) == others
-    assert names(CorruptRow.query.filter(kind="a", count__isnull=False) if False else CorruptRow.query.all()) == others
     assert [r.name for r in CorruptRow.query.filter(rank__gte=0).order_by("-rank")] == others[::-1]
     assert "CorruptRow:r1" in caplog.text and f"'{field}'" in caplog.text
     with pytest.raises(ModelException, match=f"CorruptRow:r1: the stored value of field '{field}' cannot be read"):
@@ -112,7 +111,7 @@ def test_random_bytes_in_stored_fields_never_break_a_query(server, raws):
     logging.disable(logging.ERROR)
     try:
         if raws:
-            server.hset("CorruptRow:r1", mapping={name: raw for name, raw in raws.items()})
+            server.hset("CorruptRow:r1", mapping=raws)
         others = [name for name in ALL if name != "r1"]
         for builder in (
             CorruptRow.query.filter(),
@@ -121,11 +120,10 @@ def test_random_bytes_in_stored_fields_never_break_a_query(server, raws):
             CorruptRow.query.filter(kind="a").order_by("level"),
             CorruptRow.query.filter(kind="a", note="n").order_by("count"),
             CorruptRow.query.filter(kind__startswith="a", note="n"),
-            CorruptRow.query.filter(count__gte=0) if "gte" in IntField.lookups else CorruptRow.query.filter(count=1),
         ):
             found = [record.pk.rpartition(":")[2] for record in builder]
             assert len(found) == len(set(found)) and set(found) <= set(ALL)
-            assert set(found) >= set(others) or "count" in builder._filters if hasattr(builder, "_filters") else True
+            assert set(found) >= set(others)
         assert len(CorruptRow.query.filter(kind="a").values("name", "note").all()) >= len(others)
         counted = CorruptRow.check_indexes()
         rebuilt = CorruptRow.rebuild_indexes()
@@ -219,7 +217,7 @@ def test_a_foreign_key_in_place_of_a_record_is_left_out(server, rows, caplog, fo
     assert CorruptRow.query.count() == len(others) and server.exists("CorruptRow:r1")
 
 
-# -- the list of what a record occupies ----------------------------------------------------------------------------------
+# -- the list of what a record occupies -------------------------------------------------------------------------------
 
 
 def whole(server: Any) -> bytes:
@@ -273,7 +271,7 @@ def test_an_occupancy_that_lost_entries_leaves_none_behind(server, rows):
 @pytest.mark.parametrize("foreign", ["list", "hash", "set"])
 def test_a_foreign_key_in_place_of_an_occupancy_is_told_of(server, rows, foreign):
     put_foreign(server, occupancy_key("CorruptRow:r1"), foreign)
-    with pytest.raises((PopotoException, redis.ResponseError), match="holds a|WRONGTYPE"):
+    with pytest.raises((PopotoException, redis.ResponseError), match=r"holds a|WRONGTYPE|cannot be read"):
         rows[1].save()
     assert names(CorruptRow.query.filter(kind="a")) == ALL
     assert CorruptRow.check_indexes()["missing"] >= 1
@@ -283,7 +281,7 @@ def test_a_foreign_key_in_place_of_an_occupancy_is_told_of(server, rows, foreign
     assert CorruptRow.rebuild_indexes().conflicts == {} and CorruptRow.check_indexes()["total"] == 0
 
 
-# -- missing indexes ----------------------------------------------------------------------------------------------------
+# -- missing indexes --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", [*PLACES, *HOME])
@@ -306,7 +304,3 @@ def test_members_that_are_no_keys_of_the_model_are_cleaned(server, rows):
     assert (found["class_set"], found["order"], found["indexed_fields"]["kind"], found["total"]) == (3, 2, 2, 7)
     assert CorruptRow.clean_indexes() == 7
     assert CorruptRow.check_indexes()["total"] == 0 and server.exists("Other:1")
-
-
-def test_errors_are_the_packages_own():
-    assert issubclass(ModelException, PopotoException) and issubclass(QueryException, PopotoException)

@@ -168,7 +168,10 @@ def test_the_count_is_kept_in_an_ordered_set_for_ranking(server: redis.Redis) ->
             note.on_read()
         note.confirm_access()
     assert counts(server) == {"ReadNote:b:t": 1, "ReadNote:c:t": 2}
-    assert ReadNote.ranking_signals(ReadNote._meta.keys) == {"access_count": "$AT:ReadNote:count", "access_score": "$AT:ReadNote:count"}
+    assert ReadNote.ranking_signals(ReadNote._meta.keys) == {
+        "access_count": "$AT:ReadNote:count",
+        "access_score": "$AT:ReadNote:count",
+    }
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["sync", "async"])
@@ -224,6 +227,7 @@ READS: dict[str, Callable[[], Any]] = {
     "index": lambda: ReadNote.query.filter(rank__lte=2.0)[0],
     "decided by value": lambda: ReadNote.query.filter(count=1).all(),
     "top_by_decay": lambda: ReadNote.query.filter(rank=1.0).top_by_decay("seen"),
+    "composite_score": lambda: ReadNote.query.filter(rank=1.0).composite_score({"seen": 1.0}),
     "keyword_search": lambda: ReadNote.query.keyword_search("apple"),
 }
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 from collections import Counter
 from typing import Any
 
 import pytest
 import redis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
@@ -79,7 +80,7 @@ def recounted_index(texts: dict[str, str | None], cut: Any = ENGLISH) -> dict[st
     documents = {name: terms for name, terms in documents.items() if terms}
     for name, terms in documents.items():
         for term, count in Counter(terms).items():
-            expected.setdefault(f"inv:{term}", {})[name] = count
+            expected.setdefault(f"inv:{term}", {})[name] = count + 1 - min(len(terms), 4095) / 4096
             expected.setdefault(f"tf:{name}", {})[term] = count
             df = expected.setdefault("df", {})
             df[term] = df.get(term, 0) + 1
@@ -268,7 +269,7 @@ def test_saving_an_unchanged_text_again_writes_nothing_to_the_index(server: redi
 def test_only_what_changed_is_written(server: redis.Redis) -> None:
     common = " ".join(f"word{i}" for i in range(300))
     note = Note.create(name="a", text=common)
-    note.text = common + " extra"
+    note.text = common.replace("word7 ", "extra ")  # a text of another length has other scores in all its postings
     server.config_resetstat()
     note.save()
     assert server.info("commandstats")["cmdstat_zadd"]["calls"] < 12
@@ -452,6 +453,73 @@ def test_a_store_of_equals_is_not_read_whole(server: redis.Redis) -> None:
     assert visited < 100
 
 
+FREQUENT = (["w1x"], ["w2x"], ["w1x", "w2x"], ["w1x", "w2x", "w3x"], ["w4x", "w2x", "w1x", "w5x"], ["w1x", "w9x"])
+
+
+def test_queries_of_frequent_words_only_read_few_of_their_postings(server: redis.Redis) -> None:
+    rng = random.Random(7)
+    vocabulary = [f"w{j}x" for j in range(1, 400)]
+    frequencies = [1 / (j + 1) for j in range(len(vocabulary))]
+    texts = fill(3000, lambda i: " ".join(rng.choices(vocabulary, frequencies, k=rng.randint(3, 60))))
+    for terms in FREQUENT:
+        postings = sum(server.zcard(f"{P}:inv:{term}") for term in terms)
+        for limit in (1, 10):
+            found, visited, trips = counted(search_steps(Note, "words", " ".join(terms), limit))
+            assert found == brute_force(texts, " ".join(terms))[:limit]
+            assert trips == 1
+            assert visited < postings / (8 if len(terms) < 3 else 2)
+
+
+@pytest.mark.parametrize("k1,b", [(1.2, 0.75), (0.0, 0.75), (1.2, 0.0), (0.9, 1.0)])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6), size=st.integers(1, 300), slice_size=st.sampled_from([17, 100, 6000]))
+def test_any_corpus_and_parameters_rank_as_scoring_everything(
+    server: redis.Redis, monkeypatch: pytest.MonkeyPatch, k1: float, b: float, seed: int, size: int, slice_size: int
+) -> None:
+    server.flushdb()
+    monkeypatch.setattr(bm25, "SLICE", slice_size)
+    monkeypatch.setattr(BM25Field, "BM25_K1", k1)
+    monkeypatch.setattr(BM25Field, "BM25_B", b)
+    rng = random.Random(seed)
+    vocabulary = [f"w{j}x" for j in range(1, 12)]
+    lengths = rng.choice([(1, 3), (1, 30), (10, 10), (1, 90)])
+    texts = fill(
+        size,
+        lambda i: " ".join(rng.choices(vocabulary, [1 / j for j in range(1, 12)], k=rng.randint(*lengths))),
+        lambda i: f"p{i % 3}",
+    )
+    where = Note.query.filter(who="p1").compiled().where
+    for _ in range(4):
+        query, limit = " ".join(rng.sample(vocabulary, rng.randint(1, 5))), rng.choice([1, 3, 10, 400])
+        expected = brute_force(texts, query, k1=k1, b=b)
+        assert drive(search_steps(Note, "words", query, limit)) == expected[:limit]
+        some = [pair for pair in expected if int(pair[0][-5:]) % 3 == 1]
+        assert drive(search_steps(Note, "words", query, limit, where=where)) == some[:limit]
+
+
+def test_postings_of_an_older_layout_are_ranked_exactly_and_a_save_renews_them(server: redis.Redis) -> None:
+    rng = random.Random(11)
+    texts = fill(400, lambda i: " ".join(rng.choices(["w1x", "w2x", "w3x"], k=rng.randint(1, 25))))
+    for key in server.scan_iter(match=r"\$BM25:*:inv:*"):  # every second posting holds a count only
+        old = {member: int(score) for member, score in server.zrange(key, 0, -1, withscores=True)}
+        server.zadd(key, {member: count for member, count in old.items() if int(member[-1:]) % 2})
+    for query in ("w1x", "w1x w2x", "w3x w2x w1x"):
+        for limit in (1, 10, 500):
+            assert drive(search_steps(Note, "words", query, limit)) == brute_force(texts, query)[:limit]
+    for note in Note.query.all():
+        note.text += " more"
+        note.save()
+        texts[note.pk] = note.text
+    assert stored_index(server) == recounted_index(texts)
+
+
+def test_texts_longer_than_a_posting_can_tell_are_ranked_by_their_length(server: redis.Redis) -> None:
+    texts = fill(150, lambda i: "w1x " * (i % 7 + 1) + "pad " * ((i * 37 % 150) * 60))
+    for limit in (1, 10, 150):
+        assert drive(search_steps(Note, "words", "w1x", limit)) == brute_force(texts, "w1x")[:limit]
+    assert stored_index(server) == recounted_index(texts)
+
+
 def test_a_search_is_one_round_trip(server: redis.Redis, round_trips: Any) -> None:
     fill(50, skewed_text)
     BM25Field.search(Note, "words", "w1x")
@@ -488,8 +556,8 @@ def test_writes_between_slices_are_seen_and_lose_nothing_that_stays(
     server: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = fill(400, lambda i: "common " + " ".join(["pad"] * (399 - i)))
-    monkeypatch.setattr(bm25, "SLICE", 50)
-    steps = search_steps(Note, "words", "common", 5)
+    monkeypatch.setattr(bm25, "SLICE", 20)
+    steps = search_steps(Note, "words", "common", 50)
     reply = run(next(steps))
     assert reply[0]
     position = reply[0][2][1].decode()  # the search would go on at this record
@@ -497,13 +565,13 @@ def test_writes_between_slices_are_seen_and_lose_nothing_that_stays(
     best = Note.query.get(redis_key=brute_force(texts, "common")[0][0])
     best.text = "entirely different"
     best.save()
-    late = Note.create(name="a", text="common")  # its place is not reached yet
+    late = Note.create(name="a", text="common" + " pad" * 30)  # its place is not reached yet
     texts |= {best.pk: best.text, late.pk: late.text}
     del texts[position]
     with pytest.raises(StopIteration) as end:
         while True:
             reply = run(steps.send(reply))
-    assert end.value.value == brute_force(texts, "common")[:5]
+    assert end.value.value == brute_force(texts, "common")[:50]
 
 
 @pytest.mark.parametrize("limit", [1, 10, 500])

@@ -20,13 +20,13 @@ from tests.faults.proxy import cutting_proxy
 from tests.memory.traces import WAYS, stored, traces
 
 
-class LinkedFact(Model):
+class Tied(Model):
     name = KeyField()
     text = Field(default="")
     links = CoOccurrenceField()
 
 
-class OneWayStep(Model):
+class Hop(Model):
     name = KeyField()
     leads = CoOccurrenceField(symmetric=False)
 
@@ -47,8 +47,8 @@ class TeamFact(Model):
     links = CoOccurrenceField()
 
 
-links: Any = LinkedFact._meta.fields["links"]
-leads: Any = OneWayStep._meta.fields["leads"]
+links: Any = Tied._meta.fields["links"]
+leads: Any = Hop._meta.fields["leads"]
 
 
 @pytest.fixture(params=WAYS, ids=["sync", "async"])
@@ -56,7 +56,7 @@ def way(request: pytest.FixtureRequest) -> Callable[..., Any]:
     return request.param  # type: ignore[no-any-return]
 
 
-def edges(server: redis.Redis, model: type[Model] = LinkedFact, field: str = "links") -> dict[tuple[str, str], float]:
+def edges(server: redis.Redis, model: type[Model] = Tied, field: str = "links") -> dict[tuple[str, str], float]:
     """All edges: (source, target) -> weight. Two-way fields have each edge twice, with one weight."""
     prefix = f"$CoOcF:{model.__name__}:{field}:"
     found = {
@@ -77,8 +77,8 @@ def edges(server: redis.Redis, model: type[Model] = LinkedFact, field: str = "li
     return found
 
 
-def facts(*names: str) -> list[LinkedFact]:
-    return [LinkedFact.create(name=name) for name in names]
+def facts(*names: str) -> list[Tied]:
+    return [Tied.create(name=name) for name in names]
 
 
 # -- definition --------------------------------------------------------------------------------------------------------
@@ -106,17 +106,17 @@ def test_it_holds_no_value(server: redis.Redis) -> None:
     (fact,) = facts("a")
     assert fact.links is None
     with pytest.raises(ModelException, match="takes no value"):
-        LinkedFact(name="b", links="x")
+        Tied(name="b", links="x")
     with pytest.raises(QueryException, match="no value to filter by"):
-        LinkedFact.query.filter(links="x").all()
+        Tied.query.filter(links="x").all()
 
 
 def test_the_documented_keys(server: redis.Redis) -> None:
     (fact,) = facts("fact1")
-    assert links.get_edge_key(LinkedFact, "fact1") == "$CoOcF:LinkedFact:links:fact1"
-    assert links.get_edge_key(fact, fact) == "$CoOcF:LinkedFact:links:LinkedFact:fact1"
-    assert links.get_edge_key(LinkedFact, b"x") == "$CoOcF:LinkedFact:links:x"
-    assert links.get_edge_key_prefix(LinkedFact) == links.get_edge_key_prefix(fact) == "$CoOcF:LinkedFact:links:"
+    assert links.get_edge_key(Tied, "fact1") == "$CoOcF:Tied:links:fact1"
+    assert links.get_edge_key(fact, fact) == "$CoOcF:Tied:links:Tied:fact1"
+    assert links.get_edge_key(Tied, b"x") == "$CoOcF:Tied:links:x"
+    assert links.get_edge_key_prefix(Tied) == links.get_edge_key_prefix(fact) == "$CoOcF:Tied:links:"
 
     class OwnField(CoOccurrenceField):
         pass
@@ -131,42 +131,42 @@ def test_link_makes_an_edge_and_leaves_one_that_exists(
     server: redis.Redis, way: Callable[..., Any], round_trips: Any
 ) -> None:
     a, b = facts("a", "b")
-    assert way(links.link, LinkedFact, a, b, 0.5) == 0.5
-    assert way(links.link, LinkedFact, a.pk, b.pk, 0.9) == 0.5
-    assert way(links.link, LinkedFact, b"LinkedFact:b", a) == 0.5
-    assert edges(server) == {("LinkedFact:a", "LinkedFact:b"): 0.5, ("LinkedFact:b", "LinkedFact:a"): 0.5}
+    assert way(links.link, Tied, a, b, 0.5) == 0.5
+    assert way(links.link, Tied, a.pk, b.pk, 0.9) == 0.5
+    assert way(links.link, Tied, b"Tied:b", a) == 0.5
+    assert edges(server) == {("Tied:a", "Tied:b"): 0.5, ("Tied:b", "Tied:a"): 0.5}
     with round_trips() as trips:
-        links.link(LinkedFact, a, b)
+        links.link(Tied, a, b)
     assert trips.count == 1
 
 
 def test_the_default_weight_is_read_when_it_is_used(server: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert links.link(LinkedFact, "x", "y") == 1.0
+    assert links.link(Tied, "x", "y") == 1.0
     monkeypatch.setattr(Defaults, "CO_OCCURRENCE_INITIAL_WEIGHT", 0.25)
-    assert links.link(LinkedFact, "x", "z") == 0.25
+    assert links.link(Tied, "x", "z") == 0.25
 
 
 def test_weights_keep_every_digit(server: redis.Redis) -> None:
     weight = 0.1 + 0.2
-    assert links.link(LinkedFact, "x", "y", weight) == weight
-    assert links.strengthen(LinkedFact, "x", "y", 1e-9) == weight + 1e-9
-    assert links.get_linked(LinkedFact, "y") == [("x", weight + 1e-9)]
+    assert links.link(Tied, "x", "y", weight) == weight
+    assert links.strengthen(Tied, "x", "y", 1e-9) == weight + 1e-9
+    assert links.get_linked(Tied, "y") == [("x", weight + 1e-9)]
 
 
 def test_one_way_edges_stand_on_one_side(server: redis.Redis, way: Callable[..., Any]) -> None:
     for name in "ab":
-        OneWayStep.create(name=name)
-    assert way(leads.link, OneWayStep, "OneWayStep:a", "OneWayStep:b", 0.5) == 0.5
-    assert edges(server, OneWayStep, "leads") == {("OneWayStep:a", "OneWayStep:b"): 0.5}
-    assert leads.get_linked(OneWayStep, "OneWayStep:b") == []
+        Hop.create(name=name)
+    assert way(leads.link, Hop, "Hop:a", "Hop:b", 0.5) == 0.5
+    assert edges(server, Hop, "leads") == {("Hop:a", "Hop:b"): 0.5}
+    assert leads.get_linked(Hop, "Hop:b") == []
 
 
 @pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf"), "1", True], ids=str)
 def test_weights_that_are_none_are_refused(server: redis.Redis, weight: Any) -> None:
     with pytest.raises(ValueError, match="initial_weight= expected a number above 0"):
-        links.link(LinkedFact, "a", "b", weight)
+        links.link(Tied, "a", "b", weight)
     with pytest.raises(ValueError, match="delta= expected a number above 0"):
-        links.strengthen(LinkedFact, "a", "b", weight)
+        links.strengthen(Tied, "a", "b", weight)
     assert stored(server) == {}
 
 
@@ -174,27 +174,27 @@ def test_a_node_has_no_edge_to_itself(server: redis.Redis) -> None:
     (a,) = facts("a")
     for call in (links.link, links.strengthen):
         with pytest.raises(ValueError, match="no edge to itself"):
-            call(LinkedFact, a, "LinkedFact:a")
+            call(Tied, a, "Tied:a")
 
 
 def test_a_record_that_is_not_stored_gets_no_edge(server: redis.Redis, way: Callable[..., Any]) -> None:
     (a,) = facts("a")
     before = stored(server)
     for call in (links.link, links.strengthen):
-        with pytest.raises(TypeError, match="LinkedFact:gone is not stored"):
-            way(call, LinkedFact, a, "LinkedFact:gone")
+        with pytest.raises(TypeError, match="Tied:gone is not stored"):
+            way(call, Tied, a, "Tied:gone")
     assert stored(server) == before
 
 
 def test_foreign_keys_in_the_way_are_refused(server: redis.Redis) -> None:
     facts("a", "b")
-    server.set("$CoOcF:LinkedFact:links:LinkedFact:b", "mine")
+    server.set("$CoOcF:Tied:links:Tied:b", "mine")
     before = stored(server)
     for call in (links.link, links.strengthen, links.unlink):
         with pytest.raises(ModelException, match="nothing was written"):
-            call(LinkedFact, "LinkedFact:a", "LinkedFact:b")
+            call(Tied, "Tied:a", "Tied:b")
     with pytest.raises(ModelException, match="nothing was written"):
-        links.weaken_all(LinkedFact, "LinkedFact:b")
+        links.weaken_all(Tied, "Tied:b")
     assert stored(server) == before
 
 
@@ -202,64 +202,64 @@ def test_foreign_keys_in_the_way_are_refused(server: redis.Redis) -> None:
 
 
 def test_strengthen_adds_to_both_sides(server: redis.Redis, way: Callable[..., Any], round_trips: Any) -> None:
-    assert way(links.strengthen, LinkedFact, "a", "b") == 0.05
-    assert way(links.strengthen, LinkedFact, "b", "a", 0.5) == 0.55
+    assert way(links.strengthen, Tied, "a", "b") == 0.05
+    assert way(links.strengthen, Tied, "b", "a", 0.5) == 0.55
     assert edges(server) == {("a", "b"): 0.55, ("b", "a"): 0.55}
     with round_trips() as trips:
-        links.strengthen(LinkedFact, "a", "b")
+        links.strengthen(Tied, "a", "b")
     assert trips.count == 1
 
 
 def test_strengthen_of_one_way_edges(server: redis.Redis) -> None:
-    assert leads.strengthen(OneWayStep, "a", "b", 0.5) == 0.5
-    assert leads.strengthen(OneWayStep, "b", "a", 0.25) == 0.25
-    assert edges(server, OneWayStep, "leads") == {("a", "b"): 0.5, ("b", "a"): 0.25}
+    assert leads.strengthen(Hop, "a", "b", 0.5) == 0.5
+    assert leads.strengthen(Hop, "b", "a", 0.25) == 0.25
+    assert edges(server, Hop, "leads") == {("a", "b"): 0.5, ("b", "a"): 0.25}
 
 
 def test_unlink_removes_both_sides(server: redis.Redis, way: Callable[..., Any]) -> None:
-    links.link(LinkedFact, "a", "b")
-    links.link(LinkedFact, "a", "c")
-    assert way(links.unlink, LinkedFact, "b", "a") is None
-    assert way(links.unlink, LinkedFact, "b", "never") is None
+    links.link(Tied, "a", "b")
+    links.link(Tied, "a", "c")
+    assert way(links.unlink, Tied, "b", "a") is None
+    assert way(links.unlink, Tied, "b", "never") is None
     assert edges(server) == {("a", "c"): 1.0, ("c", "a"): 1.0}
-    leads.link(OneWayStep, "a", "b")
-    leads.unlink(OneWayStep, "b", "a")
-    assert edges(server, OneWayStep, "leads") == {("a", "b"): 1.0}
-    leads.unlink(OneWayStep, "a", "b")
-    assert not [key for key in server.keys("*OneWayStep*") if b"$Token" not in key]
+    leads.link(Hop, "a", "b")
+    leads.unlink(Hop, "b", "a")
+    assert edges(server, Hop, "leads") == {("a", "b"): 1.0}
+    leads.unlink(Hop, "a", "b")
+    assert not [key for key in server.keys("*Hop*") if b"$Token" not in key]
 
 
 def test_weaken_all_fades_and_prunes_both_sides(server: redis.Redis, way: Callable[..., Any]) -> None:
     for name, weight in [("b", 0.5), ("c", 0.001), ("d", 0.00105)]:
-        links.link(LinkedFact, "a", name, weight)
-    assert way(links.weaken_all, LinkedFact, "a") == 2  # 0.00095 and 0.0009975
+        links.link(Tied, "a", name, weight)
+    assert way(links.weaken_all, Tied, "a") == 2  # 0.00095 and 0.0009975
     assert edges(server) == {("a", "b"): 0.475, ("b", "a"): 0.475}
-    assert way(links.weaken_all, LinkedFact, "a", 0.1) == 0
-    assert links.get_linked(LinkedFact, "b") == [("a", 0.475 * 0.1)]
-    assert way(links.weaken_all, LinkedFact, "never") == 0
+    assert way(links.weaken_all, Tied, "a", 0.1) == 0
+    assert links.get_linked(Tied, "b") == [("a", 0.475 * 0.1)]
+    assert way(links.weaken_all, Tied, "never") == 0
 
 
 def test_factor_one_only_prunes_and_factor_zero_removes_all(server: redis.Redis) -> None:
     for name, weight in [("b", 0.5), ("c", 0.0009)]:
-        leads.link(OneWayStep, "a", name, weight)
-    assert leads.weaken_all(OneWayStep, "a", 1) == 1
-    assert edges(server, OneWayStep, "leads") == {("a", "b"): 0.5}
-    assert leads.weaken_all(OneWayStep, "a", 0) == 1
+        leads.link(Hop, "a", name, weight)
+    assert leads.weaken_all(Hop, "a", 1) == 1
+    assert edges(server, Hop, "leads") == {("a", "b"): 0.5}
+    assert leads.weaken_all(Hop, "a", 0) == 1
     assert stored(server) == {}
 
 
 @pytest.mark.parametrize("factor", [-0.1, 1.1, float("nan"), "x", True], ids=str)
 def test_a_factor_out_of_range_is_refused(server: redis.Redis, factor: Any) -> None:
     with pytest.raises(ValueError, match="from 0 to 1"):
-        links.weaken_all(LinkedFact, "a", factor)
+        links.weaken_all(Tied, "a", factor)
 
 
 def test_calls_can_be_queued(server: redis.Redis) -> None:
     pipeline = server.pipeline()
-    assert links.link(LinkedFact, "a", "b", 0.5, pipeline) is None
-    assert links.strengthen(LinkedFact, "a", "b", 0.5, pipeline) is None
-    assert links.weaken_all(LinkedFact, "a", 0.5, pipeline) is None
-    assert links.unlink(LinkedFact, "c", "d", pipeline) is None
+    assert links.link(Tied, "a", "b", 0.5, pipeline) is None
+    assert links.strengthen(Tied, "a", "b", 0.5, pipeline) is None
+    assert links.weaken_all(Tied, "a", 0.5, pipeline) is None
+    assert links.unlink(Tied, "c", "d", pipeline) is None
     assert edges(server) == {}
     assert pipeline.execute() == [b"0.5", b"1", 0, 0]
     assert edges(server) == {("a", "b"): 0.5, ("b", "a"): 0.5}
@@ -303,31 +303,31 @@ def test_the_cap_of_one_way_edges(server: redis.Redis) -> None:
 
 def test_linked_nodes_come_heaviest_first(server: redis.Redis, way: Callable[..., Any], round_trips: Any) -> None:
     for name, weight in [("b", 0.5), ("c", 0.9), ("d", 0.5), ("e", 0.009), ("f", 0.01)]:
-        links.link(LinkedFact, "a", name, weight)
-    assert way(links.get_linked, LinkedFact, "a") == [("c", 0.9), ("d", 0.5), ("b", 0.5), ("f", 0.01)]
-    assert way(links.get_linked, LinkedFact, "a", limit=2) == [("c", 0.9), ("d", 0.5)]
-    assert way(links.get_linked, LinkedFact, "a", 0.5, -1) == [("c", 0.9), ("d", 0.5), ("b", 0.5)]
-    assert len(way(links.get_linked, LinkedFact, "a", 0.0, -7)) == 5
-    assert way(links.get_linked, LinkedFact, "a", limit=0) == []
-    assert way(links.get_linked, LinkedFact, "never") == []
+        links.link(Tied, "a", name, weight)
+    assert way(links.get_linked, Tied, "a") == [("c", 0.9), ("d", 0.5), ("b", 0.5), ("f", 0.01)]
+    assert way(links.get_linked, Tied, "a", limit=2) == [("c", 0.9), ("d", 0.5)]
+    assert way(links.get_linked, Tied, "a", 0.5, -1) == [("c", 0.9), ("d", 0.5), ("b", 0.5)]
+    assert len(way(links.get_linked, Tied, "a", 0.0, -7)) == 5
+    assert way(links.get_linked, Tied, "a", limit=0) == []
+    assert way(links.get_linked, Tied, "never") == []
     with round_trips() as trips:
-        links.get_linked(LinkedFact, "a")
+        links.get_linked(Tied, "a")
     assert trips.count == 1
 
 
 def test_neighbours_that_have_expired_take_no_place(server: redis.Redis) -> None:
     (a,) = facts("a")
     for number in range(5):
-        brief = LinkedFact(name=f"brief{number}")
+        brief = Tied(name=f"brief{number}")
         brief._ttl = 0.02
         brief.save()
-        links.link(LinkedFact, a, brief, 1.0)
+        links.link(Tied, a, brief, 1.0)
     (b,) = facts("b")
-    links.link(LinkedFact, a, b, 0.5)
-    links.link(LinkedFact, "topic", a, 0.3)
+    links.link(Tied, a, b, 0.5)
+    links.link(Tied, "topic", a, 0.3)
     time.sleep(0.05)
-    assert links.get_linked(LinkedFact, a, limit=2) == [("LinkedFact:b", 0.5), ("topic", 0.3)]
-    assert links.propagate(LinkedFact, [a], depth=1) == {"LinkedFact:b": 0.25, "topic": 0.15}
+    assert links.get_linked(Tied, a, limit=2) == [("Tied:b", 0.5), ("topic", 0.3)]
+    assert links.propagate(Tied, [a], depth=1) == {"Tied:b": 0.25, "topic": 0.15}
 
 
 # -- propagate ---------------------------------------------------------------------------------------------------------
@@ -335,56 +335,56 @@ def test_neighbours_that_have_expired_take_no_place(server: redis.Redis) -> None
 
 def test_propagation_to_the_digit(server: redis.Redis, way: Callable[..., Any]) -> None:
     for source, target, weight in [("a", "b", 0.8), ("b", "c", 0.5), ("c", "d", 1.0), ("a", "e", 0.01)]:
-        links.link(LinkedFact, source, target, weight)
-    assert way(links.propagate, LinkedFact, ["a"]) == {"b": 0.4, "c": 0.4 * 0.5 * 0.5}
-    assert way(links.propagate, LinkedFact, ["a"], depth=3) == {"b": 0.4, "c": 0.1, "d": 0.05}
-    assert way(links.propagate, LinkedFact, ["a"], depth=1, threshold=0.005) == {"b": 0.4, "e": 0.005}
-    assert way(links.propagate, LinkedFact, ["a"], decay_per_hop=1.0) == {"b": 0.8, "c": 0.4, "e": 0.01}
-    assert list(way(links.propagate, LinkedFact, ["a"], decay_per_hop=1.0)) == ["b", "c", "e"], "heaviest first"
-    assert way(links.propagate, LinkedFact, ["a", "c"], depth=1) == {"b": 0.4, "d": 0.5}, "the better way, without the seeds"
+        links.link(Tied, source, target, weight)
+    assert way(links.propagate, Tied, ["a"]) == {"b": 0.4, "c": 0.4 * 0.5 * 0.5}
+    assert way(links.propagate, Tied, ["a"], depth=3) == {"b": 0.4, "c": 0.1, "d": 0.05}
+    assert way(links.propagate, Tied, ["a"], depth=1, threshold=0.005) == {"b": 0.4, "e": 0.005}
+    assert way(links.propagate, Tied, ["a"], decay_per_hop=1.0) == {"b": 0.8, "c": 0.4, "e": 0.01}
+    assert list(way(links.propagate, Tied, ["a"], decay_per_hop=1.0)) == ["b", "c", "e"], "heaviest first"
+    assert way(links.propagate, Tied, ["a", "c"], depth=1) == {"b": 0.4, "d": 0.5}, "the better way, without the seeds"
 
 
 def test_a_longer_way_may_be_the_better_one(server: redis.Redis) -> None:
     for source, target, weight in [("a", "d", 0.1), ("a", "b", 1.0), ("b", "d", 1.0), ("d", "e", 1.0)]:
-        leads.link(OneWayStep, source, target, weight)
-    assert leads.propagate(OneWayStep, ["a"], depth=3, decay_per_hop=0.9) == pytest.approx({"b": 0.9, "d": 0.81, "e": 0.729})
+        leads.link(Hop, source, target, weight)
+    assert leads.propagate(Hop, ["a"], depth=3, decay_per_hop=0.9) == pytest.approx({"b": 0.9, "d": 0.81, "e": 0.729})
 
 
 def test_the_decay_a_hop_follows_the_default(server: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    links.link(LinkedFact, "a", "b")
+    links.link(Tied, "a", "b")
     monkeypatch.setattr(Defaults, "CO_OCCURRENCE_DECAY_PER_HOP", 0.25)
-    assert links.propagate(LinkedFact, ["a"], 1) == {"b": 0.25}
+    assert links.propagate(Tied, ["a"], 1) == {"b": 0.25}
 
 
 def test_edges_of_propagation(server: redis.Redis, way: Callable[..., Any], round_trips: Any) -> None:
-    links.link(LinkedFact, "a", "b")
+    links.link(Tied, "a", "b")
     with round_trips() as trips:
-        assert way(links.propagate, LinkedFact, []) == way(links.propagate, LinkedFact, None) == {}
-        assert way(links.propagate, LinkedFact, ["a"], depth=0) == {"a": 1.0}
-        assert way(links.propagate, LinkedFact, ["a"], depth=-1) == {}
-        for wrong in ("abc", b"abc", LinkedFact(name="x")):
+        assert way(links.propagate, Tied, []) == way(links.propagate, Tied, None) == {}
+        assert way(links.propagate, Tied, ["a"], depth=0) == {"a": 1.0}
+        assert way(links.propagate, Tied, ["a"], depth=-1) == {}
+        for wrong in ("abc", b"abc", Tied(name="x")):
             with pytest.raises(TypeError, match="expected a list"):
-                way(links.propagate, LinkedFact, wrong)
+                way(links.propagate, Tied, wrong)
         with pytest.raises(TypeError, match="depth"):
-            way(links.propagate, LinkedFact, ["a"], 1.5)
+            way(links.propagate, Tied, ["a"], 1.5)
         for name in ("decay_per_hop", "threshold"):
             with pytest.raises(ValueError, match=name):
-                way(links.propagate, LinkedFact, ["a"], **{name: float("nan")})
+                way(links.propagate, Tied, ["a"], **{name: float("nan")})
     assert trips.count == 0
 
 
 def test_a_hop_is_one_round_trip_however_wide(server: redis.Redis, round_trips: Any) -> None:
     pipeline = server.pipeline()
     for number in range(120):
-        pipeline.zadd("$CoOcF:OneWayStep:leads:a", {f"n{number}": 1.0})
+        pipeline.zadd("$CoOcF:Hop:leads:a", {f"n{number}": 1.0})
         for other in range(3):
-            pipeline.zadd(f"$CoOcF:OneWayStep:leads:n{number}", {f"m{number}-{other}": 1.0})
+            pipeline.zadd(f"$CoOcF:Hop:leads:n{number}", {f"m{number}-{other}": 1.0})
     pipeline.execute()
     with round_trips() as trips:
-        assert len(leads.propagate(OneWayStep, ["a"], depth=2)) == 120 + 360
+        assert len(leads.propagate(Hop, ["a"], depth=2)) == 120 + 360
     assert trips.count == 2
     with round_trips() as trips:
-        leads.propagate(OneWayStep, ["a"], depth=9)
+        leads.propagate(Hop, ["a"], depth=9)
     assert trips.count == 3, "it ends where nothing is new"
 
 
@@ -421,13 +421,13 @@ def test_propagation_equals_going_every_way(server: redis.Redis, data: st.DataOb
     graph: dict[str, dict[str, float]] = {}
     for (source, target), weight in drawn.items():
         if source != target:
-            leads.link(OneWayStep, source, target, weight)
+            leads.link(Hop, source, target, weight)
             graph.setdefault(source, {})[target] = weight
     seeds = data.draw(st.lists(st.sampled_from(NODES), min_size=1, max_size=3, unique=True))
     depth = data.draw(st.integers(1, 4))
     decay, threshold = data.draw(st.sampled_from([(0.5, 0.01), (1.0, 0.2), (0.9, 0.0)]))
     expected = brute_force(graph, seeds, depth, decay, threshold, 500)
-    assert leads.propagate(OneWayStep, seeds, depth, decay, threshold) == expected
+    assert leads.propagate(Hop, seeds, depth, decay, threshold) == expected
 
 
 def test_only_the_strongest_edges_of_a_node_lead_on(server: redis.Redis) -> None:
@@ -441,58 +441,61 @@ def test_only_the_strongest_edges_of_a_node_lead_on(server: redis.Redis) -> None
 
 def test_saves_leave_the_edges_alone(server: redis.Redis) -> None:
     a, b = facts("a", "b")
-    links.link(LinkedFact, a, b, 0.5)
+    links.link(Tied, a, b, 0.5)
     before = edges(server)
     a.text = "new"
     a.save()
     a.save(update_fields=["links"])
-    LinkedFact(name="b", text="another instance").save()
+    Tied(name="b", text="another instance").save()
     assert edges(server) == before
 
 
 @pytest.mark.parametrize("fields", [None, ["name"]], ids=["whole", "partial"])
 def test_a_record_keeps_its_edges_under_a_new_key(server: redis.Redis, fields: list[str] | None) -> None:
     quokka, b, c = facts("quokka", "b", "c")
-    links.link(LinkedFact, quokka, b, 0.5)
-    links.link(LinkedFact, c, quokka, 0.3)
-    links.link(LinkedFact, "quokka", "topic", 0.2)
+    links.link(Tied, quokka, b, 0.5)
+    links.link(Tied, c, quokka, 0.3)
+    links.link(Tied, "quokka", "topic", 0.2)
     quokka.name = "num-bat"
     quokka.save(migrate_key=True, update_fields=fields)
     new = quokka.pk
-    assert new == "LinkedFact:num/-bat"
-    assert links.get_linked(LinkedFact, quokka) == [("LinkedFact:b", 0.5), ("LinkedFact:c", 0.3)]
-    assert links.get_linked(LinkedFact, b) == [(new, 0.5)]
-    assert links.get_linked(LinkedFact, "topic") == [("num-bat", 0.2)]
+    assert new == "Tied:num/-bat"
+    assert links.get_linked(Tied, quokka) == [("Tied:b", 0.5), ("Tied:c", 0.3)]
+    assert links.get_linked(Tied, b) == [(new, 0.5)]
+    assert links.get_linked(Tied, "topic") == [("num-bat", 0.2)]
     edges(server)
     assert traces(server, "quokka") == []
 
 
 def test_one_way_edges_follow_in_both_directions(server: redis.Redis) -> None:
     for name in ("quokka", "b", "c"):
-        OneWayStep.create(name=name)
-    leads.link(OneWayStep, "OneWayStep:quokka", "OneWayStep:b", 0.5)
-    leads.link(OneWayStep, "OneWayStep:c", "OneWayStep:quokka", 0.3)
-    step = OneWayStep.query.get(name="quokka")
+        Hop.create(name=name)
+    leads.link(Hop, "Hop:quokka", "Hop:b", 0.5)
+    leads.link(Hop, "Hop:c", "Hop:quokka", 0.3)
+    step = Hop.query.get(name="quokka")
     step.name = "numbat"
     step.save(migrate_key=True)
-    assert edges(server, OneWayStep, "leads") == {("OneWayStep:numbat", "OneWayStep:b"): 0.5, ("OneWayStep:c", "OneWayStep:numbat"): 0.3}
+    assert edges(server, Hop, "leads") == {
+        ("Hop:numbat", "Hop:b"): 0.5,
+        ("Hop:c", "Hop:numbat"): 0.3,
+    }
     assert traces(server, "quokka") == []
 
 
 def test_delete_takes_the_edges_along_on_all_sides(server: redis.Redis) -> None:
     quokka, b = facts("qu-okka", "b")
-    links.link(LinkedFact, quokka, b)
-    links.link(LinkedFact, "qu-okka", "topic")
-    links.link(LinkedFact, "topic", "other")
+    links.link(Tied, quokka, b)
+    links.link(Tied, "qu-okka", "topic")
+    links.link(Tied, "topic", "other")
     quokka.delete()
     assert edges(server) == {("topic", "other"): 1.0, ("other", "topic"): 1.0}
     assert traces(server, "okka") == []
     for name in ("quokka", "b", "c"):
-        OneWayStep.create(name=name)
-    leads.link(OneWayStep, "OneWayStep:quokka", "OneWayStep:b")
-    leads.link(OneWayStep, "OneWayStep:c", "OneWayStep:quokka")
-    OneWayStep.query.get(name="quokka").delete()
-    assert edges(server, OneWayStep, "leads") == {}
+        Hop.create(name=name)
+    leads.link(Hop, "Hop:quokka", "Hop:b")
+    leads.link(Hop, "Hop:c", "Hop:quokka")
+    Hop.query.get(name="quokka").delete()
+    assert edges(server, Hop, "leads") == {}
     assert traces(server, "quokka") == []
 
 
@@ -508,10 +511,10 @@ def test_the_last_record_leaves_nothing(server: redis.Redis) -> None:
 
 def test_expiry_takes_the_edges_along_with_the_next_write(server: redis.Redis) -> None:
     (a,) = facts("a")
-    brief = LinkedFact(name="quokka")
+    brief = Tied(name="quokka")
     brief._ttl = 0.02
     brief.save()
-    links.link(LinkedFact, a, brief)
+    links.link(Tied, a, brief)
     time.sleep(0.05)
     facts("b")
     assert traces(server, "quokka") == []
@@ -540,8 +543,8 @@ def test_records_stored_before_the_field_was_there_are_cleaned_up_too(server: re
 
 def test_names_with_special_characters_stay_apart(server: redis.Redis) -> None:
     a, b = facts("a:b", "a{&#58;}b")
-    links.link(LinkedFact, a, b, 0.5)
-    assert links.get_linked(LinkedFact, a) == [(b.pk, 0.5)]
+    links.link(Tied, a, b, 0.5)
+    assert links.get_linked(Tied, a) == [(b.pk, 0.5)]
     a.delete()
     b.delete()
     assert stored(server) == {}
@@ -556,7 +559,7 @@ def test_a_repeat_after_a_cut_reply_adds_once(server: redis.Redis, shared_server
     with cutting_proxy(shared_server.socket) as proxy:
         redis_db.configure_url(proxy.url)
         proxy.cut_replies(times=2)
-        assert way(links.strengthen, LinkedFact, "a", "b", 0.5) == 0.5
+        assert way(links.strengthen, Tied, "a", "b", 0.5) == 0.5
         assert proxy.cuts == 2
         redis_db.configure_url(shared_server.url)
 
@@ -582,7 +585,7 @@ def test_threads_that_link_strengthen_and_weaken_leave_one_sided_edges_nowhere(s
 
 def test_nothing_is_lost_when_many_strengthen_one_edge(server: redis.Redis) -> None:
     async def add() -> None:
-        await asyncio.gather(*(links.async_strengthen(LinkedFact, "a", "b", 1.0) for _ in range(50)))
+        await asyncio.gather(*(links.async_strengthen(Tied, "a", "b", 1.0) for _ in range(50)))
 
     asyncio.run(add())
-    assert links.get_linked(LinkedFact, "a") == [("b", 50.0)]
+    assert links.get_linked(Tied, "a") == [("b", 50.0)]

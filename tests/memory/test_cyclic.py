@@ -1,4 +1,4 @@
-"""CyclicDecayField: cycles and pressure to the digit, learnt amplitudes that last, and a ranking equal to brute force."""
+"""CyclicDecayField: cycles and pressure to the digit, learnt amplitudes that last, a ranking equal to brute force."""
 
 from __future__ import annotations
 

@@ -93,9 +93,7 @@ def state(server: redis.Redis, record: Observed) -> dict[str, Any]:
     fresh = Observed.query.filter(name=record.name).no_track().first()
     scores = {name: server.zscore(key, record.pk) for name, key in TIMES.items()}
     assert scores == {name: getattr(fresh, name) for name in TIMES}, "hash and index agree"
-    cycles = {
-        name: [amplitude for _, amplitude, _ in record.strengthen_cycle(name, 1.0)] for name in ("due", "swing")
-    }
+    cycles = {name: [amplitude for _, amplitude, _ in record.strengthen_cycle(name, 1.0)] for name in ("due", "swing")}
     resolved = server.zscore("$CyclicDecayF:Observed:due:red:pressure::0.5", record.pk)
     return {
         "touched": {name: at for name, at in scores.items() if at != T0},

@@ -37,7 +37,7 @@ T0 = 1_700_000_000.25
 Ledger = PredictionLedgerMixin
 
 
-class Forecast(PredictionLedgerMixin, Model):
+class Guess(PredictionLedgerMixin, Model):
     name = KeyField()
     text = Field(default="")
 
@@ -60,7 +60,7 @@ def frozen() -> Iterator[clock.FrozenClock]:
         yield still
 
 
-def errors(server: redis.Redis, partition: str = "default", model: str = "Forecast") -> dict[str, float]:
+def errors(server: redis.Redis, partition: str = "default", model: str = "Guess") -> dict[str, float]:
     found = server.zrange(f"$PL:{model}:errors:{partition}", 0, -1, withscores=True)
     return {key.decode(): error for key, error in found}
 
@@ -91,14 +91,15 @@ def errors(server: redis.Redis, partition: str = "default", model: str = "Foreca
         ({"a": [1, 2]}, {"a": [1, 3]}, 1.0),
         ({"a": math.inf}, {"a": math.inf}, 0.0),
         ({"a": math.inf}, {"a": -math.inf}, 1.0),
+        ({"a": 0}, {"a": math.inf}, 1.0),
+        ({"a": 10**400}, {"a": -math.inf}, 1.0),
         ({"a": 10**400}, {"a": 0.5}, 1.0),
         ({"a": 10, "b": "x", "c": 1}, {"a": 8, "b": "y"}, (0.2 + 1 + 1) / 3),
     ],
     ids=str,
 )
 def test_the_error_to_the_digit(predicted: dict[str, Any], actual: dict[str, Any], expected: float) -> None:
-    found = Ledger.compute_prediction_error(predicted, actual)
-    assert found == pytest.approx(expected, abs=1e-15) or (math.isnan(found) and expected == 1.0)
+    assert Ledger.compute_prediction_error(predicted, actual) == pytest.approx(expected, abs=1e-15)
 
 
 NUMBERS = st.one_of(st.integers(), st.floats(allow_nan=False), st.booleans())
@@ -137,7 +138,7 @@ PREDICTED = {
 
 
 def test_a_prediction_comes_back_as_it_was_given(server: redis.Redis, way: Callable[..., Any]) -> None:
-    plan = Forecast.create(name="a")
+    plan = Guess.create(name="a")
     assert way(Ledger.get_prediction_data, plan) is None
     assert way(Ledger.record_prediction, plan, PREDICTED) is None
     waiting = {
@@ -157,12 +158,12 @@ def test_a_prediction_comes_back_as_it_was_given(server: redis.Redis, way: Calla
 
 
 def test_a_new_prediction_replaces_the_old_one(server: redis.Redis, frozen: clock.FrozenClock) -> None:
-    plan = Forecast.create(name="a")
-    Forecast.record_prediction(plan, {"a": 1})
-    Forecast.resolve_prediction(plan, {"a": 2})
+    plan = Guess.create(name="a")
+    Guess.record_prediction(plan, {"a": 1})
+    Guess.resolve_prediction(plan, {"a": 2})
     frozen.advance(5)
-    Forecast.record_prediction(plan, {})
-    assert Forecast.get_prediction_data(plan) == {
+    Guess.record_prediction(plan, {})
+    assert Guess.get_prediction_data(plan) == {
         "predicted": {},
         "resolved": False,
         "resolution_mode": None,
@@ -170,9 +171,9 @@ def test_a_new_prediction_replaces_the_old_one(server: redis.Redis, frozen: cloc
         "resolved_at": None,
         "recorded_at": T0 + 5,
     }
-    assert errors(server) == {"Forecast:a": 0.5}, "the last error stands until there is another"
-    assert Forecast.resolve_prediction(plan, {}) == 0.0
-    assert errors(server) == {"Forecast:a": 0.0}
+    assert errors(server) == {"Guess:a": 0.5}, "the last error stands until there is another"
+    assert Guess.resolve_prediction(plan, {}) == 0.0
+    assert errors(server) == {"Guess:a": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -183,18 +184,18 @@ def test_a_new_prediction_replaces_the_old_one(server: redis.Redis, frozen: cloc
 def test_what_is_no_prediction_is_refused(
     server: redis.Redis, way: Callable[..., Any], predicted: Any, kind: type[Exception]
 ) -> None:
-    plan = Forecast.create(name="a")
+    plan = Guess.create(name="a")
     before = stored(server)
     with pytest.raises(kind, match="predicted="):
         way(Ledger.record_prediction, plan, predicted)
     with pytest.raises(kind):
-        way(Ledger.record_prediction, Forecast(name="never"), predicted)
+        way(Ledger.record_prediction, Guess(name="never"), predicted)
     assert stored(server) == before
 
 
 def test_a_record_that_is_not_stored_has_no_prediction(server: redis.Redis, way: Callable[..., Any]) -> None:
-    unsaved, gone = Forecast(name="a"), Forecast.create(name="b")
-    Forecast(name="b").delete()
+    unsaved, gone = Guess(name="a"), Guess.create(name="b")
+    Guess(name="b").delete()
     for record in (unsaved, gone):
         with pytest.raises(TypeError):
             way(Ledger.record_prediction, record, {"a": 1})
@@ -206,8 +207,8 @@ def test_a_record_that_is_not_stored_has_no_prediction(server: redis.Redis, way:
 
 
 def test_auto_resolve_of_a_record_that_is_gone_is_none(server: redis.Redis, way: Callable[..., Any]) -> None:
-    gone = Forecast.create(name="b")
-    Forecast(name="b").delete()
+    gone = Guess.create(name="b")
+    Guess(name="b").delete()
     assert way(Ledger.auto_resolve, gone, "acted") is None
 
 
@@ -220,29 +221,29 @@ def test_a_model_without_the_mixin_is_told_so(server: redis.Redis) -> None:
 
 
 def test_recording_can_be_queued(server: redis.Redis) -> None:
-    plan = Forecast.create(name="a")
+    plan = Guess.create(name="a")
     pipeline = server.pipeline()
-    assert Forecast.record_prediction(plan, {"a": 1}, pipeline=pipeline) is pipeline
-    assert Forecast.get_prediction_data(plan) is None
+    assert Guess.record_prediction(plan, {"a": 1}, pipeline=pipeline) is pipeline
+    assert Guess.get_prediction_data(plan) is None
     pipeline.execute()
-    assert Forecast.resolve_prediction(plan, {"a": 1}) == 0.0
+    assert Guess.resolve_prediction(plan, {"a": 1}) == 0.0
 
 
 # -- resolve -----------------------------------------------------------------------------------------------------------
 
 
 def test_an_outcome_resolves_once(server: redis.Redis, way: Callable[..., Any], frozen: clock.FrozenClock) -> None:
-    plan = Forecast.create(name="a")
-    assert way(Forecast.resolve_prediction, plan, {"a": 1}) is None
-    assert way(Forecast.auto_resolve, plan, "used") is None
-    way(Forecast.record_prediction, plan, {"a": 10, "b": "x"})
+    plan = Guess.create(name="a")
+    assert way(Guess.resolve_prediction, plan, {"a": 1}) is None
+    assert way(Guess.auto_resolve, plan, "used") is None
+    way(Guess.record_prediction, plan, {"a": 10, "b": "x"})
     frozen.advance(60)
-    assert way(Forecast.resolve_prediction, plan, {"a": 8, "b": "x"}) == pytest.approx(0.1)
-    assert way(Forecast.resolve_prediction, plan, {"a": 8}) is None
-    assert way(Forecast.auto_resolve, plan, "used") is None
-    found = way(Forecast.get_prediction_data, plan)
+    assert way(Guess.resolve_prediction, plan, {"a": 8, "b": "x"}) == pytest.approx(0.1)
+    assert way(Guess.resolve_prediction, plan, {"a": 8}) is None
+    assert way(Guess.auto_resolve, plan, "used") is None
+    found = way(Guess.get_prediction_data, plan)
     assert (found["resolution_mode"], found["resolved_at"], found["recorded_at"]) == ("explicit", T0 + 60, T0)
-    assert errors(server) == {"Forecast:a": found["prediction_error"]}
+    assert errors(server) == {"Guess:a": found["prediction_error"]}
 
 
 @pytest.mark.parametrize(
@@ -251,20 +252,23 @@ def test_an_outcome_resolves_once(server: redis.Redis, way: Callable[..., Any], 
 def test_outcomes_have_their_errors(
     server: redis.Redis, way: Callable[..., Any], outcome: str, error: float, round_trips: Any
 ) -> None:
-    plan = Forecast.create(name="a")
-    Forecast.record_prediction(plan, {"a": 1})
+    plan = Guess.create(name="a")
+    Guess.record_prediction(plan, {"a": 1})
     with round_trips() as trips:
         if way is WAYS[0]:
-            assert Forecast.auto_resolve(plan, outcome) == error
+            assert Guess.auto_resolve(plan, outcome) == error
             assert trips.count == 1
         else:
-            assert way(Forecast.auto_resolve, plan, outcome) == error
-    assert errors(server) == {"Forecast:a": error}
+            assert way(Guess.auto_resolve, plan, outcome) == error
+    assert errors(server) == {"Guess:a": error}
 
 
 def test_recording_is_one_round_trip_and_resolving_two(server: redis.Redis, round_trips: Any) -> None:
-    plan = Forecast.create(name="a")
-    for call, most in [(lambda: Forecast.record_prediction(plan, {}), 1), (lambda: Forecast.resolve_prediction(plan, {}), 2)]:
+    plan = Guess.create(name="a")
+    for call, most in [
+        (lambda: Guess.record_prediction(plan, {}), 1),
+        (lambda: Guess.resolve_prediction(plan, {}), 2),
+    ]:
         with round_trips() as trips:
             call()
         assert trips.count == most
@@ -278,7 +282,7 @@ def test_errors_of_outcomes_follow_the_defaults_and_the_model(
         _pl_auto_resolve_errors = {"acted": 0.05}  # type: ignore[assignment]
 
     monkeypatch.setattr(Defaults, "PL_AUTO_RESOLVE_ACTED", 0.2)
-    plan, own = Forecast.create(name="a"), Own.create(name="a")
+    plan, own = Guess.create(name="a"), Own.create(name="a")
     for record in (plan, own):
         Ledger.record_prediction(record, {})
     assert (Ledger.auto_resolve(plan, "acted"), Ledger.auto_resolve(own, "acted")) == (0.2, 0.05)
@@ -289,18 +293,18 @@ def test_errors_of_outcomes_follow_the_defaults_and_the_model(
 @pytest.mark.parametrize("outcome", ["deferred", "", "ACTED", None], ids=str)
 def test_an_unknown_outcome_is_refused(server: redis.Redis, way: Callable[..., Any], outcome: Any) -> None:
     with pytest.raises(ValueError, match="expected one of acted, used, dismissed, contradicted"):
-        way(Ledger.auto_resolve, Forecast.create(name="a"), outcome)
+        way(Ledger.auto_resolve, Guess.create(name="a"), outcome)
 
 
 @pytest.mark.parametrize(("actual", "kind"), [(None, ValueError), ("x", TypeError)], ids=["None", "text"])
 def test_what_is_no_outcome_is_refused(server: redis.Redis, actual: Any, kind: type[Exception]) -> None:
-    plan = Forecast.create(name="a")
-    Forecast.record_prediction(plan, {"a": 1})
+    plan = Guess.create(name="a")
+    Guess.record_prediction(plan, {"a": 1})
     with pytest.raises(kind, match="actual="):
-        Forecast.resolve_prediction(plan, actual)
+        Guess.resolve_prediction(plan, actual)
     with pytest.raises(ValueError, match="NaN"):
-        Forecast.resolve_prediction(plan, {"a": math.nan})
-    assert Forecast.get_prediction_data(plan)["resolved"] is False  # type: ignore[index]
+        Guess.resolve_prediction(plan, {"a": math.nan})
+    assert Guess.get_prediction_data(plan)["resolved"] is False  # type: ignore[index]
 
 
 def test_the_metric_of_the_model_counts_whoever_calls(server: redis.Redis, way: Callable[..., Any]) -> None:
@@ -336,11 +340,11 @@ def test_a_prediction_recorded_meanwhile_is_judged_by_itself(server: redis.Redis
 
 
 def test_one_of_many_resolvers_gets_the_error(server: redis.Redis) -> None:
-    plan = Forecast.create(name="a")
-    Forecast.record_prediction(plan, {"a": 1})
+    plan = Guess.create(name="a")
+    Guess.record_prediction(plan, {"a": 1})
 
     async def resolve() -> list[Any]:
-        return await asyncio.gather(*(Forecast.async_resolve_prediction(plan, {"a": 2}) for _ in range(20)))
+        return await asyncio.gather(*(Guess.async_resolve_prediction(plan, {"a": 2}) for _ in range(20)))
 
     found = asyncio.run(resolve())
     assert sorted(error is not None for error in found) == [False] * 19 + [True]
@@ -421,25 +425,29 @@ def test_the_models_own_threshold_and_signal_win(server: redis.Redis) -> None:
 def test_errors_are_ranked_by_partition(server: redis.Redis, way: Callable[..., Any]) -> None:
     made = [("a", "acted", "x"), ("b", "contradicted", "x"), ("c", "used", "default"), ("d", "used", "x")]
     for name, outcome, partition in made:
-        plan: Any = Forecast.create(name=name)
+        plan: Any = Guess.create(name=name)
         plan._pl_partition = partition
-        Forecast.record_prediction(plan, {})
-        Forecast.auto_resolve(plan, outcome)
-    assert way(Forecast.get_highest_errors, Forecast, "x") == [("Forecast:b", 0.9), ("Forecast:d", 0.3), ("Forecast:a", 0.1)]
-    assert way(Forecast.get_highest_errors, Forecast) == [("Forecast:c", 0.3)]
-    assert way(Forecast.get_highest_errors, Forecast, "x", 2) == [("Forecast:b", 0.9), ("Forecast:d", 0.3)]
-    assert way(Forecast.get_highest_errors, Forecast, "x", 0) == way(Forecast.get_highest_errors, Forecast, "x", -1) == []
-    assert way(Forecast.get_highest_errors, Forecast, "nowhere") == []
+        Guess.record_prediction(plan, {})
+        Guess.auto_resolve(plan, outcome)
+    assert way(Guess.get_highest_errors, Guess, "x") == [
+        ("Guess:b", 0.9),
+        ("Guess:d", 0.3),
+        ("Guess:a", 0.1),
+    ]
+    assert way(Guess.get_highest_errors, Guess) == [("Guess:c", 0.3)]
+    assert way(Guess.get_highest_errors, Guess, "x", 2) == [("Guess:b", 0.9), ("Guess:d", 0.3)]
+    assert way(Guess.get_highest_errors, Guess, "x", 0) == way(Guess.get_highest_errors, Guess, "x", -1) == []
+    assert way(Guess.get_highest_errors, Guess, "nowhere") == []
 
 
 def test_an_error_moves_with_the_partition_it_is_resolved_in(server: redis.Redis) -> None:
-    plan: Any = Forecast.create(name="a")
+    plan: Any = Guess.create(name="a")
     for partition in ("one:two", "three"):
         plan._pl_partition = partition
-        Forecast.record_prediction(plan, {})
-        Forecast.auto_resolve(plan, "acted")
-    assert Forecast.get_highest_errors(Forecast, "one:two") == []
-    assert Forecast.get_highest_errors(Forecast, "three") == [("Forecast:a", 0.1)]
+        Guess.record_prediction(plan, {})
+        Guess.auto_resolve(plan, "acted")
+    assert Guess.get_highest_errors(Guess, "one:two") == []
+    assert Guess.get_highest_errors(Guess, "three") == [("Guess:a", 0.1)]
     plan.delete()
     assert stored(server) == {}
 
@@ -447,17 +455,17 @@ def test_an_error_moves_with_the_partition_it_is_resolved_in(server: redis.Redis
 def test_expired_records_take_no_place(server: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prediction, "PLACES_A_CALL", 2)
     for number in range(5):
-        plan = Forecast.create(name=f"brief{number}")
-        Forecast.record_prediction(plan, {})
-        Forecast.auto_resolve(plan, "contradicted")
+        plan = Guess.create(name=f"brief{number}")
+        Guess.record_prediction(plan, {})
+        Guess.auto_resolve(plan, "contradicted")
         server.pexpire(plan.pk, 1)
     for name in "abc":
-        lasting = Forecast.create(name=name)
-        Forecast.record_prediction(lasting, {})
-        Forecast.auto_resolve(lasting, "acted")
+        lasting = Guess.create(name=name)
+        Guess.record_prediction(lasting, {})
+        Guess.auto_resolve(lasting, "acted")
     time.sleep(0.01)
-    assert Forecast.get_highest_errors(Forecast, limit=2) == [("Forecast:c", 0.1), ("Forecast:b", 0.1)]
-    assert Forecast.error_summary(Forecast)["__all__"]["count"] == 3
+    assert Guess.get_highest_errors(Guess, limit=2) == [("Guess:c", 0.1), ("Guess:b", 0.1)]
+    assert Guess.error_summary(Guess)["__all__"]["count"] == 3
 
 
 # -- error_summary -----------------------------------------------------------------------------------------------------
@@ -471,17 +479,17 @@ def summed(server: redis.Redis, frozen: clock.FrozenClock) -> redis.Redis:
     start = datetime(2023, 11, 14, 22, 13, 20, tzinfo=timezone.utc).timestamp()
     for number, outcome in enumerate(["acted", "used", "dismissed", "contradicted"]):
         frozen.at = start + (number // 2) * 5 * 3600
-        plan = Forecast.create(name=outcome)
-        Forecast.record_prediction(plan, {})
-        Forecast.auto_resolve(plan, outcome)
+        plan = Guess.create(name=outcome)
+        Guess.record_prediction(plan, {})
+        Guess.auto_resolve(plan, outcome)
     return server
 
 
 def test_the_summary_of_all_to_the_digit(summed: redis.Redis, way: Callable[..., Any], round_trips: Any) -> None:
     with round_trips() as trips:
-        found = Forecast.error_summary(Forecast)
+        found = Guess.error_summary(Guess)
     assert trips.count == 1
-    assert found == way(Forecast.error_summary, Forecast)
+    assert found == way(Guess.error_summary, Guess)
     assert list(found) == ["__all__"]
     stats = found["__all__"]
     assert (stats["count"], stats["max"]) == (4, 0.9)
@@ -493,7 +501,7 @@ def test_the_summary_of_all_to_the_digit(summed: redis.Redis, way: Callable[...,
 
 def test_groups_by_time(summed: redis.Redis, way: Callable[..., Any]) -> None:
     def maxima(**options: Any) -> dict[Any, tuple[int, float]]:
-        found = way(Forecast.error_summary, Forecast, **options)
+        found = way(Guess.error_summary, Guess, **options)
         return {label: (stats["count"], stats["max"]) for label, stats in found.items()}
 
     assert maxima(group_by="hour") == {22: (2, 0.3), 3: (2, 0.9)}
@@ -505,32 +513,32 @@ def test_groups_by_time(summed: redis.Redis, way: Callable[..., Any]) -> None:
 
 def test_groups_of_ones_own(summed: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
     def label(key: str, error: float) -> Any:
-        if key == "Forecast:used":
+        if key == "Guess:used":
             raise KeyError("mine")
         return error > 0.4 or None
 
-    found = Forecast.error_summary(Forecast, group_by=label)
+    found = Guess.error_summary(Guess, group_by=label)
     assert {key: stats["count"] for key, stats in found.items()} == {True: 2, None: 1}
-    assert "Forecast:used" in caplog.text
+    assert "Guess:used" in caplog.text
     with pytest.raises(TypeError, match="cannot be a label"):
-        Forecast.error_summary(Forecast, group_by=lambda key, error: [key])
+        Guess.error_summary(Guess, group_by=lambda key, error: [key])
 
 
 def test_a_limit_takes_the_largest(summed: redis.Redis) -> None:
-    assert Forecast.error_summary(Forecast, limit=2)["__all__"]["mean"] == pytest.approx(0.7)
-    assert Forecast.error_summary(Forecast, limit=0) == Forecast.error_summary(Forecast, limit=-3) == {"__all__": ZEROS}
+    assert Guess.error_summary(Guess, limit=2)["__all__"]["mean"] == pytest.approx(0.7)
+    assert Guess.error_summary(Guess, limit=0) == Guess.error_summary(Guess, limit=-3) == {"__all__": ZEROS}
 
 
 def test_an_empty_summary(server: redis.Redis) -> None:
-    assert Forecast.error_summary(Forecast) == {"__all__": ZEROS}
-    assert Forecast.error_summary(Forecast, group_by="hour") == {}
+    assert Guess.error_summary(Guess) == {"__all__": ZEROS}
+    assert Guess.error_summary(Guess, group_by="hour") == {}
 
 
 def test_groups_that_do_not_exist_are_refused(server: redis.Redis) -> None:
     wrong: Any
     for wrong, kind in [("month", ValueError), ("", ValueError), (5, TypeError)]:
         with pytest.raises(kind, match="group_by="):
-            Forecast.error_summary(Forecast, group_by=wrong)
+            Guess.error_summary(Guess, group_by=wrong)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50))
@@ -546,10 +554,10 @@ def test_statistics_equal_those_of_the_library(found: list[float]) -> None:
 # -- with the record ---------------------------------------------------------------------------------------------------
 
 
-def quokka() -> Forecast:
-    plan = Forecast.create(name="quokka")
-    Forecast.record_prediction(plan, {"a": "wombat"})
-    Forecast.resolve_prediction(plan, {"a": "wombat"})
+def quokka() -> Guess:
+    plan = Guess.create(name="quokka")
+    Guess.record_prediction(plan, {"a": "wombat"})
+    Guess.resolve_prediction(plan, {"a": "wombat"})
     return plan
 
 
@@ -565,19 +573,19 @@ def test_saves_leave_it_alone(server: redis.Redis) -> None:
 @pytest.mark.parametrize("fields", [None, ["name"]], ids=["whole", "partial"])
 def test_it_follows_the_record_to_another_key(server: redis.Redis, fields: list[str] | None) -> None:
     plan = quokka()
-    before = Forecast.get_prediction_data(plan)
+    before = Guess.get_prediction_data(plan)
     plan.name = "numbat"
     plan.save(migrate_key=True, update_fields=fields)
-    assert Forecast.get_prediction_data(plan) == before
-    assert errors(server) == {"Forecast:numbat": 0.0}
+    assert Guess.get_prediction_data(plan) == before
+    assert errors(server) == {"Guess:numbat": 0.0}
     assert traces(server, "quokka") == []
 
 
 def test_delete_leaves_no_trace(server: redis.Redis) -> None:
     quokka().delete()
     assert stored(server) == {}
-    plan = Forecast.create(name="open")
-    Forecast.record_prediction(plan, {"a": 1})
+    plan = Guess.create(name="open")
+    Guess.record_prediction(plan, {"a": 1})
     plan.delete()
     assert stored(server) == {}
 
@@ -586,9 +594,9 @@ def test_expiry_leaves_no_trace_after_the_next_write(server: redis.Redis) -> Non
     plan = quokka()
     plan._ttl = 0.02
     plan.save()
-    Forecast.create(name="b")
+    Guess.create(name="b")
     time.sleep(0.05)
-    Forecast.create(name="c")
+    Guess.create(name="c")
     assert traces(server, "quokka", "wombat") == []
 
 
@@ -622,13 +630,13 @@ def test_foreign_keys_in_the_way_are_refused(server: redis.Redis) -> None:
 
 
 def test_threads_that_record_and_resolve_leave_the_last_error(server: redis.Redis) -> None:
-    plan = Forecast.create(name="a")
+    plan = Guess.create(name="a")
     found: list[float] = []
 
     def work() -> None:
         for _ in range(20):
-            Forecast.record_prediction(plan, {"a": 1})
-            error = Forecast.resolve_prediction(plan, {"a": 2})
+            Guess.record_prediction(plan, {"a": 1})
+            error = Guess.resolve_prediction(plan, {"a": 2})
             if error is not None:
                 found.append(error)
 
@@ -638,4 +646,4 @@ def test_threads_that_record_and_resolve_leave_the_last_error(server: redis.Redi
     for thread in threads:
         thread.join()
     assert set(found) == {0.5}
-    assert errors(server) == {"Forecast:a": 0.5}
+    assert errors(server) == {"Guess:a": 0.5}

@@ -166,8 +166,8 @@ def test_the_metadata_names_the_fields_by_kind():
     info = DefinitionMeta.get_info()
     assert info["name"] == "DefinitionMeta" and info["fields"] == meta.field_names
     assert {"zone", "zone__contains", "score__gte", "status__in", "plain"} <= set(info["query_filters"])
-    assert "plain__in" not in info["query_filters"]
-    assert meta.filter_query_params_by_field["plain"] == {"plain"}
+    assert "plain__startswith" not in info["query_filters"]
+    assert meta.filter_query_params_by_field["plain"] == {"plain", "plain__in", "plain__isnull"}
 
 
 # -- the key that is added --------------------------------------------------------------------------------------------

@@ -466,7 +466,7 @@ def test_the_nearest_of_many_are_found_without_looking_at_the_rest(server):
     )
     assert names(found.limit(10)) == nearest[:10]
     calls = server.info("commandstats")
-    assert calls["cmdstat_hget"]["calls"] < 500 and calls["cmdstat_hgetall"]["calls"] == 10
+    assert calls["cmdstat_hget"]["calls"] < 500 and calls["cmdstat_hmget"]["calls"] == 10
     assert found.count() == 6000
     assert names(found.limit(3000)) == nearest[:3000], "more than one slice"
     assert names(found.filter(note=None).limit(5)) == nearest[:5]

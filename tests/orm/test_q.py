@@ -299,3 +299,20 @@ def test_a_field_that_encodes_its_own_bytes_is_compared_by_value(server):
         QShout.create(name=str(n), volume=float(n))
     assert names(QShout.query.filter(volume__gt=0.5)) == ["1", "2"]
     assert names(QShout.query.filter(~Q(volume=1.0))) == ["0", "2"]
+
+
+def test_a_record_without_the_field_has_its_default_in_every_lookup(dishes, server):
+    class QLater(Model):
+        name = KeyField()
+        score = IntField(default=5)
+        cost = DecimalField(default=Decimal("1.5"))
+        note = Field(default="n")
+
+    for name in "ab":
+        QLater.create(name=name, score=1, cost=Decimal(0), note="x")
+    server.hdel("QLater:b", "score", "cost", "note")
+    for found in ({"score": 5}, {"score__gt": 2}, {"score__in": [5, 6]}, {"cost__gte": Decimal("1.5")}, {"note": "n"}):
+        assert names(QLater.query.filter(**found)) == ["b"]
+        assert names(QLater.query.exclude(**found)) == ["a"]
+        assert names(QLater.query.filter(~Q(**found) | Q(name="b"))) == ["a", "b"]
+    assert names(QLater.query.filter(note__isnull=True)) == []

@@ -37,11 +37,11 @@ from popoto.orm.fields.indexed import IndexedField
 from popoto.orm.fields.key import KeyField, UniqueKeyField
 from popoto.orm.fields.relationship import Relationship
 from popoto.orm.fields.sorted import SortedField, SortedKeyField
-from popoto.orm.fields.typed import IntField
+from popoto.orm.fields.typed import IntField, ListField
 
 from .oracle import indexes_agree
 
-EXAMPLES = int(os.environ.get("POPOTO_STATE_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("POPOTO_STATE_EXAMPLES", "30"))
 HELD = 5  # instances at a time
 
 # -- the pool ---------------------------------------------------------------------------------------------------------
@@ -71,9 +71,10 @@ FIELDS: dict[str, Any] = {
     "heat": lambda: DecayingSortedField(partition_by="team", base_score_field="count"),
     "sure": lambda: ConfidenceField(partition_by="note"),
     "words": lambda: BM25Field(source="note"),
+    "tags": lambda: ListField(max_length=2),
 }
 ALWAYS: dict[str, Any] = {"team": lambda: Field(default="red"), "note": lambda: Field(), "count": FIELDS["count"]}
-LEARNT = {"heat", "sure", "words"}  # what the server or the clock decides
+LEARNT = {"heat", "sure", "words", "tags"}  # what the server or the clock decides
 INDEXES = [
     (("team", "note"), False),
     (("team", "note"), True),
@@ -329,7 +330,7 @@ class Lives(RuleBasedStateMachine):
             assert getattr(instance, name) == after[name]
             self.stored[key] = after
 
-    @precondition(lambda self: self.held and {"heat", "sure"} & set(self.meta.fields))
+    @precondition(lambda self: self.held and {"heat", "sure", "tags"} & set(self.meta.fields))
     @rule(data=st.data(), signal=st.sampled_from([0.0, 0.7, 1.0]))
     def learn(self, data: Any, signal: float) -> None:
         instance = self.instance(data)
@@ -339,12 +340,53 @@ class Lives(RuleBasedStateMachine):
             calls.append(lambda: instance.touch("heat"))
         if "sure" in self.meta.fields:
             calls.append(lambda: ConfidenceField.update_confidence(instance, "sure", signal))
+        if "tags" in self.meta.fields:
+            calls.append(lambda: instance.tags.push("x"))
         for call in calls:
             if alive:
                 call()
             else:
-                with pytest.raises(TypeError):
+                with pytest.raises((TypeError, ModelException)):
                     call()
+
+    @rule(data=st.data())
+    def bulk_create(self, data: Any) -> None:
+        made: dict[str, Any] = {}
+        for _ in range(data.draw(st.integers(1, 3))):
+            given = {name: data.draw(st.sampled_from(VALUES[name])) for name in self.meta.key_names if name in VALUES}
+            instance = self.model(**given, **self.drawn(data, self.free))
+            made.setdefault(instance.pk, instance)
+        before = dict(self.stored)
+        allowed = True
+        for key, instance in made.items():
+            values = self.values_of(instance)
+            allowed = allowed and not self.taken(values, key) and not (self.meta.insert_only and key in self.stored)
+            self.stored[key] = values
+        if not self.attempt(lambda: self.model.bulk_create(list(made.values())), allowed):
+            self.stored = before
+
+    @rule(data=st.data(), team=st.sampled_from(VALUES["team"]), batch_size=st.sampled_from([1, 2, 1000]))
+    def bulk_update(self, data: Any, team: str, batch_size: int) -> None:
+        inside = {name for unique in self.uniques for name in unique}
+        name = data.draw(st.sampled_from([name for name in self.free if name not in inside] or ["team"]))
+        if name in inside:
+            return
+        value = data.draw(st.sampled_from(VALUES[name]))
+        chosen = [key for key, row in self.stored.items() if row["team"] == team]
+        done = self.model.bulk_update(self.model.query.filter(team=team), batch_size=batch_size, **{name: value})
+        assert done == len(chosen)
+        for key in chosen:
+            self.stored[key] = {**self.stored[key], name: (value or (None, None)) if name == "spot" else value}
+
+    @rule(team=st.sampled_from(VALUES["team"]), whole=st.booleans())
+    def bulk_delete(self, team: str, whole: bool) -> None:
+        chosen = [key for key, row in self.stored.items() if row["team"] == team]
+        if whole and len(self.stored) > 3:
+            assert self.model.delete_all() == len(self.stored)
+            self.stored = {}
+        else:
+            assert self.model.bulk_delete(self.model.query.filter(team=team)) == len(chosen)
+            self.stored = {key: row for key, row in self.stored.items() if key not in chosen}
 
     @rule(batch_size=st.sampled_from([1, 3, 1000]))
     def maintain(self, batch_size: int) -> None:

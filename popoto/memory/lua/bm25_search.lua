@@ -21,17 +21,23 @@
 --     idf(t)   = ln((N - df + 0.5) / (df + 0.5) + 1)
 --     score(d) = sum over the terms in d:  idf * tf (k1 + 1) / (tf + k1 (1 - b + b * length / mean length))
 --
--- MaxScore (Turtle and Flood, 1995), list by list: the terms stand in order of the most that each can give, and each
--- list of postings is walked from its highest tf. A record is scored in full where it is first met. What is met in list i
--- and in no list before it can reach no more than (most of i at this tf) + (most of all lists behind i): once that is
--- below the k-th best, the rest of the list is left unread; so are the lists behind it, once all they have left is too little.
--- The most that a tf can give is what it gives to the shortest document, and no document is shorter than its tf.
+-- MaxScore (Turtle and Flood, 1995) over sources in place of whole lists. The postings of a term lie in order of tf, and within
+-- one tf from the shortest document to the longest, which is the order of what they give. A frequent term is split into a source
+-- a tf: they are walked in order of how much a posting read takes off what an unseen record can reach, high tf of all terms first.
+-- A record is scored where it is first met. One that is met in source i and in none before it can reach no more than what
+-- its own tf and length give, and for each other term the most that an unread source gives at that length. Once that is
+-- below the k-th best the source is left, for all behind are longer; once no unread source can reach it, all is done.
+-- No document is shorter than a tf in it. Postings of an older layout hold no length: they stand last of their tf and
+-- count as the shortest there is.
 -- Bounds are sums in another order than scores: TOLERANCE keeps rounding from cutting off an equal.
 local home = {class = KEYS[1], order = KEYS[2], expiry = KEYS[3]}
 LIB_WHERE
 local TOLERANCE = 1 - 1e-12
 local LOOKUPS = 5 -- looked up at most in one call, a posting of the slice
 local FEW = 256 -- a filter that leaves so few is always gathered
+local LENGTHS = 4096 -- as in kind_bm25
+local WHOLE = 128 -- the postings of a term with so few are one source
+local LEVELS = 8 -- a higher tf has no source of its own
 
 local q = cmsgpack.unpack(ARGV[1])
 local k1, b = q.k1, q.b
@@ -50,29 +56,86 @@ local function part(term, tf, length)
   return term.idf * tf * (k1 + 1) / (tf + k1 * (1 - b + b * length / mean))
 end
 
-local function most(term, tf) return part(term, tf, math.max(tf, shortest)) end
+local function most(term, tf, length) return part(term, tf, math.max(tf, length or shortest)) end
 
--- The terms as asked, and in the order of the walk. Later slices keep that order, whatever is written meanwhile.
+-- tf and length of a posting (kind_bm25); no length where it does not tell
+local function read(score)
+  local tf = math.floor(score)
+  local length = LENGTHS - (score - tf) * LENGTHS
+  return tf, length < LENGTHS and length or nil
+end
+
+local function count_from(key, score) return redis.call('ZCOUNT', key, score, '+inf') end
+
+-- Postings of a term with low <= tf <= high; high = 0: no upper limit.
+local function source_of(term, low, high)
+  local from = high == 0 and 0 or count_from(term.key, high + 1)
+  local source = {term = term, low = low, high = high, from = from, to = count_from(term.key, low), top = high}
+  if high == 0 then
+    source.top = term.df > 0 and read(score_number(redis.call('ZREVRANGE', term.key, 0, 0, 'WITHSCORES')[2])) or 0
+  end
+  if low == high and source.to > from then
+    local last = redis.call('ZREVRANGE', term.key, source.to - 1, source.to - 1, 'WITHSCORES')
+    source.by_length = select(2, read(score_number(last[2]))) ~= nil
+  end
+  return source
+end
+
+local function sources_of(term)
+  if term.df <= WHOLE then return {source_of(term, 0, 0)} end
+  local all = source_of(term, 0, 0)
+  local highest, out = all.top, {}
+  if highest > LEVELS then out[1] = source_of(term, LEVELS + 1, 0) end
+  for tf = math.min(highest, LEVELS), 1, -1 do
+    local source = source_of(term, tf, tf)
+    if source.to > source.from then out[#out + 1] = source end
+  end
+  return out
+end
+
+-- In order of what a posting takes off the bound, a term's sources from the highest tf down: where a later one takes off
+-- more, those before it are worth reading for its sake.
+local function in_order(terms)
+  local blocks = {}
+  for _, term in ipairs(terms) do
+    local sources, mine = sources_of(term), {}
+    for i, source in ipairs(sources) do
+      local after = sources[i + 1] and most(term, sources[i + 1].top) or 0
+      local block = {gain = most(term, source.top) - after, size = source.to - source.from, source}
+      while #mine > 0 and mine[#mine].gain * block.size <= block.gain * mine[#mine].size do
+        local before = table.remove(mine)
+        for j = 1, #block do before[#before + 1] = block[j] end
+        before.gain, before.size = before.gain + block.gain, before.size + block.size
+        block = before
+      end
+      mine[#mine + 1] = block
+    end
+    for _, block in ipairs(mine) do
+      block.place = #blocks
+      blocks[#blocks + 1] = block
+    end
+  end
+  table.sort(blocks, function(x, y)
+    local a, b = x.gain * y.size, y.gain * x.size
+    return a > b or (a == b and x.place < y.place)
+  end)
+  local out = {}
+  for _, block in ipairs(blocks) do
+    for i = 1, #block do out[#out + 1] = block[i] end
+  end
+  return out
+end
+
 local asked, terms, postings = {}, {}, 0
 for i = 1, #q.terms do
   local key = q.base .. ':inv:' .. q.terms[i]
   local df = redis.call('ZCARD', key)
-  local term = {key = key, df = df, place = i, most = 0}
+  asked[i] = {key = key, df = df, place = i, idf = math.log((n - df + 0.5) / (df + 0.5) + 1), top = 0}
   if df > 0 then
-    term.idf = math.log((n - df + 0.5) / (df + 0.5) + 1)
-    term.most = most(term, tonumber(redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]))
+    terms[#terms + 1] = asked[i]
     postings = postings + df
   end
-  asked[i] = term
-  terms[i] = term
 end
-if q.state then
-  for i = 1, #asked do terms[i] = asked[q.state.order[i]] end
-else
-  table.sort(terms, function(x, y) return x.most > y.most or (x.most == y.most and x.place < y.place) end)
-end
-local behind = {[#terms] = 0} -- behind[i]: the most that the lists behind i can add
-for i = #terms, 2, -1 do behind[i - 1] = behind[i] + terms[i].most end
 
 local due = where.due()
 local everything = q.where[1] == 'all'
@@ -99,7 +162,7 @@ local function offer(members)
     if asked[t].df > 0 then
       local tf = scores_of(asked[t].key, members)
       for i = 1, #members do
-        if tf[i] and length[i] then score[i] = (score[i] or 0) + part(asked[t], tf[i], length[i]) end
+        if tf[i] and length[i] then score[i] = (score[i] or 0) + part(asked[t], (read(tf[i])), length[i]) end
       end
     end
   end
@@ -114,70 +177,120 @@ local function names_of(candidates)
   return out
 end
 
--- The candidates that list `at` met first. Each step asks only for those that may still be among the best.
-local function admit(at, members, texts)
-  local floor = top.full and top.score * TOLERANCE or -1
-  local term, left = terms[at], {}
-  local length = scores_of(lengths, members)
-  for i = 1, #members do
-    if length[i] then
-      local p = part(term, tonumber(texts[i]), length[i])
-      if p + behind[at] >= floor then
-        left[#left + 1] = {member = members[i], length = length[i], so_far = p, [term.place] = p}
-      end
-    end
+local sources, others = {}, {} -- others: the terms that may still add to a record first met in the source at hand
+
+-- Make source `at` the one at hand. top of a term: the highest tf of its unread sources.
+local function stand_at(at)
+  for _, term in ipairs(terms) do term.top = 0 end
+  for i = #sources, at, -1 do sources[i].term.top = sources[i].top end
+  others = {}
+  for _, term in ipairs(terms) do
+    if term.top > 0 and sources[at] and term ~= sources[at].term then others[#others + 1] = term end
   end
-  for j = at + 1, #terms do
-    if #left == 0 then return end
-    if terms[j].df > 0 then
-      local tf, kept = scores_of(terms[j].key, names_of(left)), {}
-      for i = 1, #left do
-        local c = left[i]
-        if tf[i] then
-          local p = part(terms[j], tf[i], c.length)
-          c[terms[j].place] = p
-          c.so_far = c.so_far + p
-        end
-        if c.so_far + behind[j] >= floor then kept[#kept + 1] = c end
-      end
-      left = kept
-    end
+  table.sort(others, function(x, y)
+    local a, b = most(x, x.top), most(y, y.top)
+    return a > b or (a == b and x.place < y.place)
+  end)
+  others.rest = {}
+end
+
+-- rest[i]: the most that others[i] and those behind it give to a document of this length
+local function rest_at(length)
+  local rest = others.rest[length]
+  if not rest then
+    rest = {[#others + 1] = 0}
+    for i = #others, 1, -1 do rest[i] = rest[i + 1] + most(others[i], others[i].top, length) end
+    others.rest[length] = rest
   end
-  for j = 1, at - 1 do -- what stands in a list before this one was dealt with there
-    if #left == 0 then return end
-    if terms[j].df > 0 then
-      local tf, kept = scores_of(terms[j].key, names_of(left)), {}
-      for i = 1, #left do
-        if not tf[i] then kept[#kept + 1] = left[i] end
-      end
-      left = kept
-    end
-  end
+  return rest
+end
+
+local function enter(candidates)
   local entering = {}
-  for i = 1, #left do
-    local c, score = left[i], 0
-    for place = 1, #asked do
-      if c[place] then score = score + c[place] end
+  for i = 1, #candidates do
+    local c = candidates[i]
+    if top.enters(c.so_far, c.member) and not top.has[c.member] then entering[#entering + 1] = c end
+  end
+  -- A term all of whose postings were read: who holds it was dealt with there, unless it was written between two slices.
+  for _, term in ipairs(terms) do
+    if #entering == 0 then return end
+    if term.top == 0 then
+      local found = scores_of(term.key, names_of(entering))
+      for i = 1, #entering do
+        local c = entering[i]
+        if found[i] then c[term.place] = part(term, (read(found[i])), c.length) end
+      end
     end
-    c.score = score
-    if top.enters(score, c.member) then entering[#entering + 1] = c end
   end
   local passes = not everything and #entering > 0 and where.test(q.where, names_of(entering))
   for i = 1, #entering do
-    local c = entering[i]
-    if (not passes or passes[i]) and top.enters(c.score, c.member) and alive(c.member) then top.put(c.score, c.member) end
+    local c, score = entering[i], 0
+    for place = 1, #asked do
+      if c[place] then score = score + c[place] end
+    end
+    if (not passes or passes[i]) and top.enters(score, c.member) and alive(c.member) then top.put(score, c.member) end
   end
 end
 
--- True when nothing that is left of list `at` can be among the best.
-local function hopeless(at, walk)
+-- The candidates of the source at hand. Each step asks only for those that may still be among the best.
+local function admit(term, members, texts)
+  local floor = top.full and top.score * TOLERANCE or -1
+  local tf, length, unknown, places = {}, {}, {}, {}
+  for i = 1, #members do
+    tf[i], length[i] = read(score_number(texts[i]))
+    if not length[i] or length[i] == LENGTHS - 1 then
+      unknown[#unknown + 1] = members[i]
+      places[#places + 1] = i
+    end
+  end
+  if #unknown > 0 then
+    local found = scores_of(lengths, unknown)
+    for i = 1, #unknown do length[places[i]] = found[i] or nil end
+  end
+  local left = {}
+  for i = 1, #members do
+    local l = length[i]
+    if l then
+      local p = part(term, tf[i], l)
+      if p + rest_at(l)[1] >= floor then
+        left[#left + 1] = {member = members[i], length = l, so_far = p, [term.place] = p}
+      end
+    end
+  end
+  for j = 1, #others do
+    if #left == 0 then return end
+    local found, kept = scores_of(others[j].key, names_of(left)), {}
+    for i = 1, #left do
+      local c = left[i]
+      if found[i] then
+        local p = part(others[j], (read(found[i])), c.length)
+        c[others[j].place] = p
+        c.so_far = c.so_far + p
+      end
+      if c.so_far + rest_at(c.length)[j + 1] >= floor then kept[#kept + 1] = c end
+    end
+    left = kept
+  end
+  enter(left)
+end
+
+-- The most that the next posting of a source, and any behind it, gives by its own term.
+local function ceiling(source, score)
+  local tf, length = read(score)
+  if source.by_length then return part(source.term, tf, math.max(tf, length)), length end
+  return most(source.term, tf), shortest
+end
+
+-- True when nothing that is left of the source at hand can be among the best.
+local function hopeless(source, walk)
   if not top.full then return false end
-  local bound = most(terms[at], walk.score) + behind[at]
-  if bound < top.score * TOLERANCE then return true end
-  if behind[at] > 0 or bound ~= top.score or name_before(top.member, walk.member) then return false end
-  -- the next one would be an equal at best, with a name behind; so are all of its tf, and lower ones give less
+  local own, length = ceiling(source, walk.score)
+  local rest = rest_at(length)[1]
+  if own + rest < top.score * TOLERANCE then return true end
+  if rest > 0 or own ~= top.score or name_before(top.member, walk.member) then return false end
+  -- the next one would be an equal at best, with a name behind; so are all of its tf and length, and the next give less
   local lower = walk.beyond()
-  return not lower or most(terms[at], lower) < top.score * TOLERANCE
+  return not lower or lower < source.low or (ceiling(source, lower)) < top.score * TOLERANCE
 end
 
 local function answer(state)
@@ -200,30 +313,34 @@ if not everything and not q.state then
   end
 end
 
-local first, at_position = 1, nil
+local first, position = 1, nil
 if q.state then
   -- scored once more: the statistics, and these records, may have changed since the last slice
-  first, at_position = q.state.at, q.state.position
+  first, position = q.state.at, q.state.position
+  local flat = q.state.order
+  for i = 1, #flat, 3 do sources[#sources + 1] = source_of(asked[flat[i]], flat[i + 1], flat[i + 2]) end
   offer(q.state.best)
-end
-local step = 64
-for at = first, #terms do
-  local term = terms[at]
-  if term.df > 0 then
-    if top.full and term.most + behind[at] < top.score * TOLERANCE then break end
-    local walk = walk_of(term.key, false, at == first and at_position or nil)
-    while not walk.done and not hopeless(at, walk) do
-      if visited >= q.slice or lookups >= LOOKUPS * q.slice then
-        local order, best = {}, {}
-        for i = 1, #terms do order[i] = terms[i].place end
-        for i, pair in ipairs(top.sorted()) do best[i] = pair[2] end
-        return answer({order, at, {walk.text, walk.member}, best})
+else sources = in_order(terms) end
+for at = first, #sources do
+  local source = sources[at]
+  local term = source.term
+  stand_at(at)
+  if top.full and most(term, term.top) + rest_at(shortest)[1] < top.score * TOLERANCE then break end
+  local step = 32
+  local walk = walk_of(term.key, false, at == first and position or nil, source.from, source.to)
+  while not walk.done and not hopeless(source, walk) do
+    if visited >= q.slice or lookups >= LOOKUPS * q.slice then
+      local order, best = {}, {}
+      for _, s in ipairs(sources) do
+        for _, value in ipairs({s.term.place, s.low, s.high}) do order[#order + 1] = value end
       end
-      local members, texts = walk.take(math.min(step, q.slice - visited))
-      visited = visited + #members
-      admit(at, members, texts)
-      step = math.min(step * 2, 512)
+      for i, pair in ipairs(top.sorted()) do best[i] = pair[2] end
+      return answer({order, at, {walk.text, walk.member}, best})
     end
+    local members, texts = walk.take(math.min(step, q.slice - visited))
+    visited = visited + #members
+    admit(term, members, texts)
+    step = math.min(step * 2, 512)
   end
 end
 return answer()

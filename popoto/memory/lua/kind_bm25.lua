@@ -1,7 +1,10 @@
 -- kind_bm25: the words of a record in an inverted index, with the statistics that BM25 needs (BM25Field).
 --
 -- kind "b"  `key` is $BM25:{Model}:{field}, called P here:
---     P:inv:{term}  zset    record -> how often the term occurs in it
+--     P:inv:{term}  zset    record -> how often the term occurs in it, plus (LENGTHS - length in words) / LENGTHS: from the
+--                           highest score down, postings of one count stand from the shortest text to the longest.
+--                           Texts of LENGTHS words and more count as LENGTHS - 1 long. Without a fraction: of an older
+--                           layout, of any length
 --     P:tf:{record} zset    term -> the same: what the record must take with it when it leaves
 --     P:df          zset    term -> number of records that hold it
 --     P:dl          zset    record -> length in words, repeats counted
@@ -12,6 +15,7 @@
 --
 -- Only what differs between the stored counts and the new ones is written. An empty index has no key at all.
 do
+  local LENGTHS = 4096 -- a power of two: every such score is exact
   local STEP = 3000 -- unpack() fails from 8,000 values
 
   local function counts_of(P, rk)
@@ -52,9 +56,9 @@ do
     end
   end
 
-  -- What turns the stored counts into `wanted`: {flat counts to set, terms that leave, terms that are new}
+  -- What turns the stored counts into `wanted`: {flat counts to set, terms that leave, terms that are new, `wanted`}
   local function difference(P, rk, wanted)
-    local stored, change = counts_of(P, rk), {set = {}, gone = {}, fresh = {}}
+    local stored, change = counts_of(P, rk), {set = {}, gone = {}, fresh = {}, wanted = wanted}
     for term, tf in pairs(wanted) do
       if stored[term] ~= tf then
         change.set[#change.set + 1] = tf
@@ -74,7 +78,12 @@ do
     local before = tonumber(redis.call('ZSCORE', dl, rk) or 0)
     if total and before == length and #change.set == 0 and #change.gone == 0 then return end
     total = total or sum_of_lengths(P)
-    for i = 1, #change.set, 2 do redis.call('ZADD', P .. ':inv:' .. change.set[i + 1], change.set[i], rk) end
+    local by_length = 1 - math.min(length, LENGTHS - 1) / LENGTHS
+    if before == length then
+      for i = 1, #change.set, 2 do redis.call('ZADD', P .. ':inv:' .. change.set[i + 1], change.set[i] + by_length, rk) end
+    else
+      for term, tf in pairs(change.wanted) do redis.call('ZADD', P .. ':inv:' .. term, tf + by_length, rk) end
+    end
     for i = 1, #change.gone do redis.call('ZREM', P .. ':inv:' .. change.gone[i], rk) end
     in_steps('ZADD', P .. ':tf:' .. rk, change.set)
     in_steps('ZREM', P .. ':tf:' .. rk, change.gone)

@@ -37,14 +37,17 @@ kinds.c = {
   type_of = function(place, base) return string.sub(place, #base + 1, #base + 6) == '::rank' and 'zset' or 'hash' end,
 }
 
--- Fold a signal into the confidence whose place is entry `e`; `start` is the packed data of a record without any, `fall` true
--- lets the confidence only fall. Returns the new one.
+-- Fold a signal into the confidence whose place is entry `e`; `start` is the packed data of a record without any, with what
+-- the start value counts as (prior_strength; missing = 0), `fall` true lets the confidence only fall. Returns the new one.
 local function fold_signal(rk, e, field, signal, start, fall)
   local key = entry_key(e)
   local raw = redis.call('HGET', key, rk)
-  local data = raw and confidence_data(raw) or confidence_data(start)
+  local fresh = confidence_data(start)
+  local prior = fresh.prior_strength or 0
+  fresh.prior_strength = nil
+  local data = raw and confidence_data(raw) or fresh
   local before = data.confidence
-  local c = before + (signal - before) / math.sqrt(data.evidence_count + 1)
+  local c = before + (signal - before) / math.sqrt(prior + data.evidence_count + 1)
   if c < 0 then c = 0 elseif c > 1 then c = 1 end
   if fall and c > before then c = before end
   data.confidence = c

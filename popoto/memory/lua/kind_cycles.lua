@@ -26,6 +26,13 @@ local function rank_under(root, names, rk, had, wanted)
   end
 end
 
+-- How many of these ordered sets under `root` hold a record.
+local function ranked_under(root, rk, names)
+  local n = 0
+  for name in pairs(names) do n = n + (redis.call('ZSCORE', root .. '::' .. name, rk) and 1 or 0) end
+  return n
+end
+
 local function cycles_in(raw)
   local readable, cycles = pcall(cmsgpack.unpack, raw or '\144')
   return readable and type(cycles) == 'table' and cycles or {}
@@ -82,8 +89,10 @@ kinds.cy = {
   places = function(_, key, rk) return {key .. ':cycles', rk} end,
   holds = function(_, key, _, place) return string.sub(place, 1, #key + 7) == key .. ':cycles' end,
   sweep = function(place, _, member)
-    set_cycles(string.sub(place, 1, -8), member, redis.call('HGET', place, member), nil)
-    return 1
+    local raw = redis.call('HGET', place, member)
+    local gone = 1 + ranked_under(place, member, amplitudes_of(cycles_in(raw)))
+    set_cycles(string.sub(place, 1, -8), member, raw, nil)
+    return gone
   end,
 }
 
@@ -108,8 +117,10 @@ kinds.pr = {
   places = function(_, key, rk) return {key .. ':pressure', rk} end,
   holds = function(_, key, _, place) return string.sub(place, 1, #key + 9) == key .. ':pressure' end,
   sweep = function(place, _, member)
-    set_pressure(string.sub(place, 1, -10), member, redis.call('HGET', place, member), nil)
-    return 1
+    local raw = redis.call('HGET', place, member)
+    local gone = 1 + ranked_under(place, member, pressures_of(pressure_in(raw)))
+    set_pressure(string.sub(place, 1, -10), member, raw, nil)
+    return gone
   end,
 }
 

@@ -41,12 +41,10 @@ do
   local function counted(key, bits, by)
     local out = {}
     for from = 1, #bits, STEP do
-      local call = {'BITFIELD', key, 'OVERFLOW', 'FAIL'}
+      local call, n = {'BITFIELD', key, 'OVERFLOW', 'FAIL'}, 4
       for i = from, math.min(from + STEP - 1, #bits) do
-        call[#call + 1] = 'INCRBY'
-        call[#call + 1] = 'u8'
-        call[#call + 1] = '#' .. string.format('%.0f', bits[i])
-        call[#call + 1] = by
+        call[n + 1], call[n + 2], call[n + 3], call[n + 4] = 'INCRBY', 'u8', bits[i] * 8, by
+        n = n + 4
       end
       local found = redis.call(unpack(call))
       for i = 1, #found do out[#out + 1] = found[i] end
@@ -56,12 +54,10 @@ do
 
   local function flip(key, bits, value)
     for from = 1, #bits, STEP do
-      local call = {'BITFIELD', key}
+      local call, n = {'BITFIELD', key}, 2
       for i = from, math.min(from + STEP - 1, #bits) do
-        call[#call + 1] = 'SET'
-        call[#call + 1] = 'u1'
-        call[#call + 1] = string.format('%.0f', bits[i])
-        call[#call + 1] = value
+        call[n + 1], call[n + 2], call[n + 3], call[n + 4] = 'SET', 'u1', bits[i], value
+        n = n + 4
       end
       redis.call(unpack(call))
     end
@@ -81,7 +77,7 @@ do
     local bits, set = bits_of(words, m, k), {}
     local counts = counted(key .. '::counts', bits, 1)
     for i = 1, #bits do
-      if not counts[i] then redis.call('HINCRBY', key .. '::more', string.format('%.0f', bits[i]), 1)
+      if not counts[i] then redis.call('HINCRBY', key .. '::more', bits[i], 1)
       elseif counts[i] == 1 then set[#set + 1] = bits[i] end
     end
     flip(key, set, 1)
@@ -94,9 +90,8 @@ do
     local more = key .. '::more'
     local crowded = redis.call('EXISTS', more) == 1
     for i = 1, #bits do
-      local bit = string.format('%.0f', bits[i])
-      if crowded and redis.call('HEXISTS', more, bit) == 1 then
-        if redis.call('HINCRBY', more, bit, -1) == 0 then redis.call('HDEL', more, bit) end
+      if crowded and redis.call('HEXISTS', more, bits[i]) == 1 then
+        if redis.call('HINCRBY', more, bits[i], -1) == 0 then redis.call('HDEL', more, bits[i]) end
       else plain[#plain + 1] = bits[i] end
     end
     local counts = counted(key .. '::counts', plain, -1)
@@ -128,5 +123,7 @@ do
       end
     end,
     drop = function(e, key) remove(key, words_in(e[5])) end,
+    owner = function() return nil end, -- the counts are those of all records together
+    places = function() return {} end,
   }
 end

@@ -35,6 +35,6 @@ local function withdraw_everywhere(rk)
     local e = entries[i]
     if e[2] == 'rp' then gone = gone + redis.call('ZREM', entry_key(e), rk) else left[#left + 1] = e end
   end
-  if #left < #entries then redis.call('SET', occupancy_key(rk), cmsgpack.pack(left)) end
+  if #left < #entries then occ_set(rk, left) end
   return gone
 end

@@ -10,7 +10,7 @@ local function claim_entry(rk, e)
     if entries[i][1] == e[1] then return end
   end
   entries[#entries + 1] = e
-  redis.call('SET', occupancy_key(rk), cmsgpack.pack(entries))
+  occ_set(rk, entries)
 end
 
 local function disclaim_entry(rk, slot)
@@ -18,7 +18,7 @@ local function disclaim_entry(rk, slot)
   for i = 1, #entries do
     if entries[i][1] == slot then
       table.remove(entries, i)
-      redis.call('SET', occupancy_key(rk), cmsgpack.pack(entries))
+      occ_set(rk, entries)
       return
     end
   end

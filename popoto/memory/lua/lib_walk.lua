@@ -1,7 +1,8 @@
 -- lib_walk: walking an ordered set from one end, in chunks, and again from there in a later call.
 --
 -- score_number(text)        a score as the server writes it
--- walk_of(key, ascending, at)   returns a table. Descending: highest score first, equal ones in descending name.
+-- walk_of(key, ascending, at, first, last)   returns a table. Descending: highest score first, equal ones in descending
+--                         name. Of a part of the set only: from the rank `first`, before the rank `last`.
 --   text, score, member     the next one, which is not taken yet; `done` when there is none
 --   left                    how many are not taken yet
 --   taken                   how many were, in this call
@@ -27,10 +28,10 @@ local function count_before(key, text, name)
   return low
 end
 
-local function walk_of(key, ascending, at)
+local function walk_of(key, ascending, at, first, last)
   local range = ascending and 'ZRANGE' or 'ZREVRANGE'
   local size = redis.call('ZCARD', key)
-  local rank = 0
+  local rank = first or 0
   local walk = {key = key, ascending = ascending, taken = 0}
   if at then
     rank = count_before(key, at[1], at[2])
@@ -40,7 +41,10 @@ local function walk_of(key, ascending, at)
     end
   end
 
+  if last then size = math.min(size, last) end
+
   local function stand(text, member)
+    if rank >= size then text, member = nil, nil end
     walk.text, walk.member = text, member
     walk.score = text and score_number(text)
     walk.left = math.max(0, size - rank)
@@ -49,6 +53,7 @@ local function walk_of(key, ascending, at)
   end
 
   function walk.take(count)
+    count = math.min(count, size - rank)
     local flat = redis.call(range, key, rank, rank + count, 'WITHSCORES')
     local members, texts = {}, {}
     for i = 1, math.min(count, #flat / 2) do
@@ -61,6 +66,7 @@ local function walk_of(key, ascending, at)
   end
 
   function walk.names(count)
+    count = math.min(count, size - rank)
     local members = redis.call(range, key, rank, rank + count)
     local following = members[count + 1]
     members[count + 1] = nil
@@ -88,7 +94,7 @@ local function walk_of(key, ascending, at)
     return score_number(redis.call(range, key, place, place, 'WITHSCORES')[2])
   end
 
-  local first = redis.call(range, key, rank, rank, 'WITHSCORES')
-  stand(first[2], first[1])
+  local nearest = redis.call(range, key, rank, rank, 'WITHSCORES')
+  stand(nearest[2], nearest[1])
   return walk
 end

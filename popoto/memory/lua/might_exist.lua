@@ -22,7 +22,7 @@ end
 local function holds(filter, high, low)
   local bits = bits_of_word(high, low, filter[2], filter[3])
   for i = 1, #bits do
-    if redis.call('GETBIT', filter[1], string.format('%.0f', bits[i])) == 0 then return false end
+    if redis.call('GETBIT', filter[1], bits[i]) == 0 then return false end
   end
   return true
 end

@@ -335,6 +335,8 @@ class Relationship(Field):
         before = found.settled if inner.first else None
         # exact unless related values share scores: then the related records are asked for first after all
         shared = tuple(inner.shared)
+        if shared:
+            first = _pointing(server, base, partial(found.record_keys, by_value=True))
         return Condition(server, before=before, first=first if shared else None, shared_elsewhere=shared)
 
 

@@ -37,15 +37,35 @@ local function rank_behind(q, score, member)
   return q.desc and low - 1 or low
 end
 
+-- The first and last rank of the scores between two ends.
+local function ranks_between(zset, low, high)
+  local below = string.sub(low, 1, 1) == '(' and string.sub(low, 2) or '(' .. low
+  local first = low == '-inf' and 0 or redis.call('ZCOUNT', zset, '-inf', below)
+  return first, first + redis.call('ZCOUNT', zset, low, high) - 1
+end
+
+-- The members of a set whose rank in an ordered set lies between two, in its order: one command makes the intersection, and
+-- its ends are found by halving.
+local function intersection(set, zset, first, last)
+  local found = redis.call('ZINTER', 2, set, zset, 'WEIGHTS', 0, 1)
+  local function before(rank) -- how many of them have a lower rank
+    local low, high = 0, #found
+    while low < high do
+      local middle = math.floor((low + high) / 2)
+      if redis.call('ZRANK', zset, found[middle + 1]) < rank then low = middle + 1 else high = middle end
+    end
+    return low
+  end
+  local out = {}
+  for i = before(first) + 1, before(last + 1) do out[#out + 1] = found[i] end
+  return out
+end
+
 -- Fix what both ways need: the stretch of the order that is left, in ranks, and what a walk of it is expected to cost.
 local function survey(q)
   local s = {size = redis.call('ZCARD', q.order), limit = q.limit < 0 and math.huge or q.limit}
   s.first, s.last = 0, s.size - 1
-  if q.low then
-    local below = string.sub(q.low, 1, 1) == '(' and string.sub(q.low, 2) or '(' .. q.low
-    s.first = q.low == '-inf' and 0 or redis.call('ZCOUNT', q.order, '-inf', below)
-    s.last = s.first + redis.call('ZCOUNT', q.order, q.low, q.high) - 1
-  end
+  if q.low then s.first, s.last = ranks_between(q.order, q.low, q.high) end
   if q.after then
     local at = rank_behind(q, q.after[1], q.after[2])
     if q.desc then s.last = math.min(s.last, at) else s.first = math.max(s.first, at) end
@@ -67,8 +87,20 @@ function walk.plan(q)
   return {how, s.smallest == math.huge and -1 or s.smallest, s.stretch, math.ceil(s.expected)}
 end
 
--- Those of the gathered members that lie in the stretch, as {rank, member} in order.
+local function reversed(members)
+  for i = 1, math.floor(#members / 2) do
+    members[i], members[#members + 1 - i] = members[#members + 1 - i], members[i]
+  end
+  return members
+end
+
+-- Those of the gathered members that lie in the stretch, in order.
 local function gathered(q, s)
+  if q.where[1] == 'set' and #q.where == 2 and q.order ~= home.order then
+    local found = intersection(q.where[2], q.order, s.first, s.last)
+    if where.due() then found = where.alive(found) end
+    return q.desc and reversed(found) or found
+  end
   local found = matching(q, where.gather(q.where))
   local ranked = {}
   for i = 1, #found do
@@ -77,6 +109,7 @@ local function gathered(q, s)
   end
   if q.desc then table.sort(ranked, function(a, b) return a[1] > b[1] end)
   else table.sort(ranked, function(a, b) return a[1] < b[1] end) end
+  for i = 1, #ranked do ranked[i] = ranked[i][2] end
   return ranked
 end
 
@@ -88,7 +121,7 @@ local function cut(q, s, ranked)
   local out = {}
   local most = q.capped and math.min(s.limit, q.rows) or s.limit
   local last = math.min(#ranked, q.offset + most)
-  for i = q.offset + 1, last do out[#out + 1] = ranked[i][2] end
+  for i = q.offset + 1, last do out[#out + 1] = ranked[i] end
   if #out == most and #out < s.limit and last < #ranked then
     return out, next_place(q, out[#out], 0, s.limit - #out)
   end
@@ -109,8 +142,7 @@ local function visit(q, s, take)
     local chunk
     if q.desc then
       local to = math.max(s.first, at - step + 1)
-      chunk = redis.call('ZRANGE', q.order, to, at)
-      for i = 1, math.floor(#chunk / 2) do chunk[i], chunk[#chunk + 1 - i] = chunk[#chunk + 1 - i], chunk[i] end
+      chunk = reversed(redis.call('ZRANGE', q.order, to, at))
       at = to - 1
     else
       chunk = redis.call('ZRANGE', q.order, at, math.min(s.last, at + step - 1))
@@ -158,6 +190,15 @@ local function names_records(c)
   return false
 end
 
+-- The count of what is both in one value's set and in one range; nil for other conditions.
+local function count_intersection(c)
+  if c[1] ~= 'and' or #c ~= 3 then return nil end
+  local set, range = c[2], c[3]
+  if set[1] == 'range' then set, range = range, set end
+  if set[1] ~= 'set' or #set ~= 2 or range[1] ~= 'range' then return nil end
+  return #intersection(set[2], range[2], ranks_between(range[2], range[3], range[4]))
+end
+
 function walk.count(q)
   local op = q.where[1]
   if walk.due == nil then walk.due = where.due() or false end
@@ -168,6 +209,8 @@ function walk.count(q)
   end
   local s = survey(q)
   if s.smallest <= q.gather then
+    local known = s.whole and not walk.due and count_intersection(q.where)
+    if known then return known, false end
     if s.whole then
       local found = matching(q, where.gather(q.where))
       return names_records(q.where) and #where.keep({'set', home.class}, found) or #found, false

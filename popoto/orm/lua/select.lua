@@ -18,7 +18,7 @@
 --                    slice, rows  members visited and (about) rows read at most in one call
 --                    capped  true: not one row more than `rows`, and the places of the rows come back as well
 --
--- returns  'shared' when one of those sets is not empty; else {next, rows} or, capped, {next, rows, scores}:
+-- returns  {'shared', set} when one of those sets is not empty; else {next, rows} or, capped, {next, rows, scores}:
 --          next = {score, member, offset left, limit left} when there is more, else false; rows as lib_rows has them, for
 --          'count' a number; scores of the rows in the order.
 -- errors   none of its own
@@ -29,7 +29,7 @@ LIB_ROWS
 LIB_WALK
 local q = cmsgpack.unpack(ARGV[1])
 for i = 1, #q.shared do
-  if redis.call('SCARD', q.shared[i]) > 0 then return 'shared' end
+  if redis.call('SCARD', q.shared[i]) > 0 then return {'shared', q.shared[i]} end
 end
 if q.out == 'count' then
   local count, more = walk.count(q)
