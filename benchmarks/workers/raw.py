@@ -83,9 +83,7 @@ class Raw(Worker):
                 self._multi(
                     chain.from_iterable(raw.update_score_commands(data.name_of(n), 0.5 + call) for n in numbers)
                 )
-        self._multi(
-            chain.from_iterable(raw.update_score_commands(data.name_of(n), data.score_of(n)) for n in numbers)
-        )
+        self._multi(chain.from_iterable(raw.update_score_commands(data.name_of(n), data.score_of(n)) for n in numbers))
 
     def op_delete_all(self, size: int, repeat: int, watch: Stopwatch) -> None:
         for _ in range(repeat):

@@ -51,20 +51,15 @@ class CompositeIndex:
         names = self.names
 
         def make(values: Mapping[str, Any]) -> Made:
-            return [part_of(values[name]) for name in names], False, None
+            return [index_part(values[name]) for name in names], False, None
 
         kind = UNIQUE if self.unique else PLAIN
         return Slot(f"({', '.join(names)})", kind, PREFIX, composite_name(names), names, (), make)
 
     def condition(self, keys: ModelKeys, values: Sequence[Any]) -> list[Any]:
         """Return the condition (lua/lib_where.lua) that all fields have these values, none of which is None."""
-        base, parts = keys.base(PREFIX, composite_name(self.names)), [part_of(value) for value in values]
+        base, parts = keys.base(PREFIX, composite_name(self.names)), [index_part(value) for value in values]
         return ["owner", base, digest(parts)] if self.unique else ["set", composite_set(base, parts)]
-
-
-def part_of(value: Any) -> str:
-    """Return a value's part of an entry; of a related record, its key without the namespace."""
-    return index_part(getattr(value, "local", value))
 
 
 def digest(parts: Sequence[str]) -> str:

@@ -109,14 +109,12 @@ def explain_steps(builder: Building[Any]) -> Generator[Any, Any, Plan]:
     if shards.are_many(meta):
         return (yield from shards.alone(meta, builder.exact(), partial(explain_steps, builder)))
     selection = builder.selection()
-    before = len(selection.compiled.first)
-    yield from selection.settled()
+    before = yield from _counted(selection.settled())
     reply = yield _command(selection)
     shared = bool(reply[6])
     if shared:
         selection = selection.by_value()
-        before += len(selection.compiled.first)
-        yield from selection.settled()
+        before += yield from _counted(selection.settled())
         reply = yield _command(selection)
     records, due, how, smallest, stretch, expected, _, sizes = reply
     python = _left_to_python(selection, shared)
@@ -132,6 +130,17 @@ def explain_steps(builder: Building[Any]) -> Generator[Any, Any, Plan]:
         tuple(python),
         before + _trips(selection, shared, before > 0, touched, min(touched, smallest) if smallest >= 0 else touched),
     )
+
+
+def _counted(steps: Generator[Any, Any, None]) -> Generator[Any, Any, int]:
+    """Run steps and return how many there were."""
+    count, reply = 0, None
+    while True:
+        try:
+            step = steps.send(reply)
+        except StopIteration:
+            return count
+        count, reply = count + 1, (yield step)
 
 
 def _command(selection: Selection) -> Command[Any]:

@@ -9,13 +9,13 @@ from typing import Any
 from popoto import redis_db
 from popoto.exceptions import ModelException
 from popoto.orm import shards
-from popoto.orm.composite import PREFIX, CompositeIndex, Declared, declared_indexes, digest, part_of, together
+from popoto.orm.composite import PREFIX, CompositeIndex, Declared, declared_indexes, digest, together
 from popoto.orm.event_stream import stream_settings
 from popoto.orm.fields.base import Field
 from popoto.orm.fields.geo import GeoField
 from popoto.orm.fields.indexed import SetIndex
 from popoto.orm.fields.key import AutoKeyField
-from popoto.orm.keys import ModelKeys, composite_name, model_keys
+from popoto.orm.keys import ModelKeys, composite_name, index_part, model_keys
 from popoto.orm.slots import Slot, mixin_slots
 
 RESERVED = frozenset({"limit", "order_by", "values"})
@@ -255,7 +255,7 @@ class ModelOptions:
         """
         pairs = zip(field_names, values, strict=True)
         fitting = [self.fields[name].filter_value(value) for name, value in pairs]
-        return None if None in fitting else digest([part_of(value) for value in fitting])
+        return None if None in fitting else digest([index_part(value) for value in fitting])
 
     def holds(self, redis_key: str) -> bool:
         """Return True when the key can be one of this model's records."""

@@ -153,28 +153,42 @@ class Subscriber(ABC):  # noqa: B024  # the default handle() is part of the inte
         makes a new one. Cancelling the task stops it as well. When it ends, by an error of a handler too, so does its
         subscription.
         """
-        failures = 0
         self._enter()
+        # In a task of its own: up to Python 3.11 `asyncio.wait_for`, which redis-py and handlers may call, swallows a
+        # cancellation that comes as it ends. So a cancellation here also stops the loop.
+        cancelled = asyncio.Event()
+        task = asyncio.ensure_future(self._async_loop(stop, cancelled))
+        task.add_done_callback(lambda _: self._leave())
         try:
-            await self._hand_over()
-            while not (self._stopped(stop) or self._closed):
-                try:
-                    async with (await redis_db.get_async_redis_db()).pubsub() as pubsub:
-                        if self._channels():
-                            await pubsub.subscribe(*self._channels())
-                        while not (self._stopped(stop) or self._closed):
-                            if not self._channels():
-                                await asyncio.sleep(POLL_S)
-                                continue
-                            message = await pubsub.get_message(timeout=POLL_S)
-                            failures = 0
-                            await self._adispatch(message)
-                except BROKEN as error:
-                    pause_s = self._pause(error, failures)
-                    failures += 1
-                    await asyncio.sleep(pause_s)
-        finally:
-            self._leave()
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            cancelled.set()
+            task.cancel()
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()  # nobody asks for it: the caller is cancelled
+            raise
+        task.result()
+
+    async def _async_loop(self, stop: asyncio.Event | threading.Event | None, cancelled: asyncio.Event) -> None:
+        failures = 0
+        await self._hand_over()
+        while not (self._closed or self._stopped(stop) or cancelled.is_set()):
+            try:
+                async with (await redis_db.get_async_redis_db()).pubsub() as pubsub:
+                    if self._channels():
+                        await pubsub.subscribe(*self._channels())
+                    while not (self._closed or self._stopped(stop) or cancelled.is_set()):
+                        if not self._channels():
+                            await asyncio.sleep(POLL_S)
+                            continue
+                        message = await pubsub.get_message(timeout=POLL_S)
+                        failures = 0
+                        await self._adispatch(message)
+            except BROKEN as error:
+                pause_s = self._pause(error, failures)
+                failures += 1
+                await asyncio.sleep(pause_s)
 
     async def _hand_over(self) -> None:
         """Handle what the sync connection was sent, up to the confirmation that it is sent no more; let it go."""

@@ -250,7 +250,9 @@ def test_the_walk_stops_early_also_where_all_are_equal(server):
         RankedNote.create(name=f"n{i:04}", agent="a", rank=1.0, pipeline=None)
     stats: dict[str, int] = {}
     with frozen_time(NOW):
-        drive(composite_steps(composite_of(RankedNote.query.filter(), {"rank": 1.0, "certainty": 1.0}), 10, stats=stats))
+        drive(
+            composite_steps(composite_of(RankedNote.query.filter(), {"rank": 1.0, "certainty": 1.0}), 10, stats=stats)
+        )
     assert stats["visited"] <= 300
     assert stats["calls"] == 1
 

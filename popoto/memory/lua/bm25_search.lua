@@ -74,7 +74,7 @@ local function source_of(term, low, high)
   if high == 0 then
     source.top = term.df > 0 and read(score_number(redis.call('ZREVRANGE', term.key, 0, 0, 'WITHSCORES')[2])) or 0
   end
-  if low == high and source.to > from then
+  if high > 0 and low == high and source.to > from then
     local last = redis.call('ZREVRANGE', term.key, source.to - 1, source.to - 1, 'WITHSCORES')
     source.by_length = select(2, read(score_number(last[2]))) ~= nil
   end
@@ -329,7 +329,7 @@ for at = first, #sources do
   local step = 32
   local walk = walk_of(term.key, false, at == first and position or nil, source.from, source.to)
   while not walk.done and not hopeless(source, walk) do
-    if visited >= q.slice or lookups >= LOOKUPS * q.slice then
+    if visited >= q.slice or (visited > 0 and lookups >= LOOKUPS * q.slice) then
       local order, best = {}, {}
       for _, s in ipairs(sources) do
         for _, value in ipairs({s.term.place, s.low, s.high}) do order[#order + 1] = value end

@@ -333,7 +333,34 @@ function where.alive(members)
   end
   return out
 end
+
+-- What few queries ask stands in functions, which run when one of their ops is first met: a query should not pay for
+-- closures that nobody calls.
+local near = {} -- filled by lib_where_near
+local lazy_ops = {}
+function lazy_ops.starts()
 LIB_WHERE_TEXT
+end
+lazy_ops.ends, lazy_ops.contains = lazy_ops.starts, lazy_ops.starts
+function lazy_ops.near()
 LIB_WHERE_NEAR
+end
+function lazy_ops.owner()
 LIB_WHERE_OWNER
+end
+function lazy_ops.related()
 LIB_WHERE_RELATED
+end
+
+local lazy = {__index = function(known, op)
+  local fill = lazy_ops[op]
+  if not fill then return nil end
+  for name, same in pairs(lazy_ops) do
+    if same == fill then lazy_ops[name] = nil end
+  end
+  fill()
+  return rawget(known, op)
+end}
+setmetatable(size_of, lazy)
+setmetatable(gather_of, lazy)
+setmetatable(test_of, lazy)

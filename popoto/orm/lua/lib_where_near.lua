@@ -8,8 +8,6 @@
 local EARTH_M, DEGREE_M, ERROR_M = 6372797.560856, 111226.3, 1
 local FEW = 4000 -- places that are looked at once and remembered
 
-local near = {}
-
 -- What the bytes of a place begin with as long as both coordinates are floats, and that is always so but for other writers.
 local PLACE = '\130\169__tuple__\195\172as_encodable\146\203'
 

@@ -21,6 +21,7 @@ LIB_WHERE
 LIB_ROWS
 local q = cmsgpack.unpack(ARGV[1])
 local near_by, wanted = q.near, q.offset + q.limit
+assert(size_of.near) -- looking it up fills `near`
 
 -- Those of the members that satisfy everything, as {metres, member}. An expired record has no place any more.
 local function measured(members)
