@@ -95,8 +95,8 @@ def converted(
         raise ModelException(f"every key field would be None ({', '.join(meta.key_names)})")
     if shards.is_sharded(meta) and meta.keys_for(values) is not keys:
         raise ModelException(
-            f"its {meta.shard_by} would become {values[meta.shard_by or '']!r}, and on a cluster a record stays in its "
-            "shard; create it anew and delete this one"
+            f"its {meta.shard_by} would become {values[meta.shard_by or '']!r}, and on a cluster a record "
+            "does not move between shards; create it anew and delete this one"
         )
     new_key = keys.record_key([values[name] for name in meta.key_names])
     for name, field in meta.fields.items():

@@ -206,10 +206,10 @@ local function rest_at(length)
 end
 
 local function enter(candidates)
-  local entering = {}
+  local entering, floor = {}, top.full and top.score * TOLERANCE or -1
   for i = 1, #candidates do
     local c = candidates[i]
-    if top.enters(c.so_far, c.member) and not top.has[c.member] then entering[#entering + 1] = c end
+    if c.so_far >= floor and not top.has[c.member] then entering[#entering + 1] = c end
   end
   -- A term all of whose postings were read: who holds it was dealt with there, unless it was written between two slices.
   for _, term in ipairs(terms) do
