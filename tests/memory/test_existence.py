@@ -453,3 +453,14 @@ def test_a_foreign_key_in_the_way_refuses_the_save(server: redis.Redis) -> None:
     with pytest.raises(ModelException, match="holds a set where the index keeps a string"):
         Tiny.create(name="a", text="apple")
     assert stored(server) == {key.encode(): {b"mine"}}
+
+
+def test_the_words_of_a_record_that_was_deleted_by_hand_are_forgotten_by_clean_indexes(server: redis.Redis) -> None:
+    lost = Memo.create(name="lost", text="platypus")
+    Memo.create(name="kept", text="wombat")
+    server.delete(lost.pk)
+    assert known.might_exist(Memo, "platypus")
+    Memo.clean_indexes()
+    assert known.definitely_missing(Memo, "platypus")
+    assert known.might_exist(Memo, "wombat")
+    assert Memo.check_indexes()["total"] == 0

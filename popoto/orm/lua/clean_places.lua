@@ -16,10 +16,24 @@ LIB_MAINTENANCE
 local refusal = home_refusal()
 if refusal then return refusal end
 
+-- What kinds that maintenance cannot walk (counts of a filter, proposals) keep of a record that is gone: its list of entries
+-- is the last that tells, so they let go of it before the list does.
+local function let_go(rk)
+  for _, e in ipairs(entries_of(rk) or {}) do
+    local kind, key = kinds[e[2]], entry_key(e)
+    local unwalked = kind and (not kind.owner or kind.places and #kind.places(e, key, rk) == 0)
+    if unwalked and not kind.sweep then kind.drop(e, key, rk) end
+  end
+end
+
 local removal = {set = 'SREM', zset = 'ZREM', hash = 'HDEL'}
 return walk_places(request, function(job, member, rk, held)
   local kind = job.kind
   if kind and kind.sweep then return kind.sweep(job[1], job[2], member, rk) end
-  if member then redis.call(removal[held], job[1], member) else redis.call('DEL', job[1]) end
+  if member then redis.call(removal[held], job[1], member)
+  else
+    if job[4] and job[1] == occupancy_key(rk) then let_go(rk) end
+    redis.call('DEL', job[1])
+  end
   return 1
 end)
