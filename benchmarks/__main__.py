@@ -19,7 +19,7 @@ from .contender import Contender, Spec
 from .operations import BY_NAME, DATASETS, OPERATIONS, Operation
 from .peer_requirements import PEER_VERSION
 from .peers import peers_python
-from .report import as_json, errors, table
+from .report import as_json, errors, table, visits
 from .rounds import Cell, measure
 from .server import Server, find_binary
 
@@ -188,6 +188,8 @@ def _print_report(
         if any(at == size for _, at in results):
             print(f"\n### {size:,} records\n")
             print(table(results, contenders, size))
+            if lines := visits(results, size):
+                print("\n" + "\n".join(f"- {line}" for line in lines))
     if args.rates:
         medians = {(op, name): cell.median for (op, _), cells in results.items() for name, cell in cells.items()}
         print("\n" + "\n".join(micro.rates({key: value for key, value in medians.items() if value is not None})))

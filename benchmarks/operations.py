@@ -14,7 +14,7 @@ class Operation:
     Attributes:
         name: what `--only` and the workers call it.
         title: what the report calls it.
-        dataset: "records" or "memories", which must be loaded before.
+        dataset: "records", "memories" or "signals", which must be loaded before.
         items_a_call: records that one call handles; times are given for one of them.
         most_calls: upper bound of calls a round.
         depends_on_size: False: measured at the first size only.
@@ -50,6 +50,10 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("count_where", "count by equality"),
     Operation("count_range", "count by equality + range"),
     Operation("top_by_decay", f"top_by_decay, n = {PAGE}", dataset="memories"),
+    Operation("top_by_decay_cycles", f"top_by_decay with cycles, n = {PAGE}", dataset="signals"),
+    Operation("composite_two", "composite_score, 2 signals", dataset="signals"),
+    Operation("composite_four", "composite_score, 4 signals", dataset="signals"),
+    Operation("search", "BM25 search, 3 words", dataset="signals"),
 )
 BY_NAME = {operation.name: operation for operation in OPERATIONS}
-DATASETS = ("records", "memories")
+DATASETS = ("records", "memories", "signals")

@@ -47,6 +47,16 @@ def table(results: Results, contenders: Sequence[Contender], size: int) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def visits(results: Results, size: int) -> list[str]:
+    """One line an operation for which a contender tells how many members its ranking looks at."""
+    return [
+        f"{name}, {BY_NAME[operation].title}: {cell.visited:,} of {size:,} members visited"
+        for (operation, at), cells in results.items()
+        for name, cell in cells.items()
+        if at == size and cell.visited is not None
+    ]
+
+
 def errors(results: Results) -> list[str]:
     """One line for each different error of the run, with where it came first."""
     seen: dict[tuple[str, str], str] = {}
@@ -71,6 +81,7 @@ def as_json(results: Results, contenders: Sequence[Contender], environment: dict
                     "seconds_an_item": cell.seconds_an_item,
                     "median": cell.median,
                     "round_trips_a_call": cell.round_trips_a_call,
+                    "visited": cell.visited,
                     "note": cell.note,
                     "speed_over": {
                         other: {"median": r.median, "quartiles": [r.low, r.high]} for other, r in ratio.items() if r

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import data
+from . import data, signals
 from .contender import Contender
 from .operations import Operation
 
@@ -27,11 +27,13 @@ class Cell:
     Attributes:
         seconds_an_item: one value a round, seconds; aligned with the other contenders' rounds.
         round_trips_a_call: of the last round.
+        visited: members that a ranking looked at in its last call, if the contender tells.
         note: why there is no value ("-", "skipped: ...", "error: ..."), or a warning beside one.
     """
 
     seconds_an_item: list[float | None] = field(default_factory=list)
     round_trips_a_call: float | None = None
+    visited: int | None = None
     note: str = ""
 
     @property
@@ -92,7 +94,8 @@ def _find_repeat(contender: Contender, operation: Operation, size: int, cell: Ce
         if refusal is not None:
             cell.note = refusal
             return None
-        if not data.is_right(operation.name, size, repeat - 1, reply.get("answer")):
+        judge = signals.is_right if operation.dataset == "signals" else data.is_right
+        if not judge(operation.name, size, repeat - 1, reply.get("answer")):
             cell.note = "wrong answer"
         seconds = reply["seconds"]
         if seconds / repeat > budget:
@@ -133,5 +136,6 @@ def measure(
                 continue
             spent[name] += reply["seconds"]
             cell.seconds_an_item.append(reply["seconds"] / (reply["calls"] * operation.items_a_call))
+            cell.visited = reply.get("visited")
             cell.round_trips_a_call = reply["round_trips"] / reply["calls"]
     return cells

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from unittest import mock
 
@@ -58,14 +59,19 @@ def flush_test_db() -> None:
     client.flushdb()
 
 
-def frozen_time(at: float | None = None) -> AbstractContextManager[clock.FrozenClock]:
+def frozen_time(at: float | datetime | None = None) -> AbstractContextManager[clock.FrozenClock]:
     """Freeze the clock of the process in a `with` block; gives the clock, which `advance(seconds)` moves.
 
     Every thread sees it. Times to live are counted by the server, whose clock nothing freezes.
 
     Args:
-        at: Unix seconds; None for the present moment.
+        at: Unix seconds or a datetime (a naive one is local time); None for the present moment.
+    Raises: TypeError: it is neither.
     """
+    if isinstance(at, datetime):
+        at = at.timestamp()
+    if at is not None and (isinstance(at, bool) or not isinstance(at, (int, float))):
+        raise TypeError(f"frozen_time(at={at!r}): expected Unix seconds, a datetime or None.")
     return clock.frozen(at)
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,13 @@ def test_database_0_is_not_flushed(server: Any) -> None:
     with pytest.raises(ValueError, match=r"does not flush database 0.*use_test_db\(15\)"):
         testing.flush_test_db()
     assert server.get("real") == b"1"
+
+
+def test_frozen_time_takes_a_datetime_and_refuses_what_is_no_moment() -> None:
+    with testing.frozen_time(datetime(2020, 1, 1, tzinfo=timezone.utc)):
+        assert clock.now() == 1_577_836_800
+    with pytest.raises(TypeError, match="expected Unix seconds, a datetime or None"):
+        testing.frozen_time("2020-01-01")  # type: ignore[arg-type]
 
 
 def test_frozen_time_stands_still_until_it_is_moved() -> None:

@@ -11,7 +11,7 @@ import popoto
 from popoto import Field, IndexedField, KeyField, Model, SortedField
 from popoto.redis_db import get_REDIS_DB
 
-from .. import data, micro
+from .. import data, micro, signals
 from .protocol import Stopwatch, Worker
 
 
@@ -64,6 +64,11 @@ class PopotoWorker(Worker):
         for number in numbers:
             Memory(**data.memory(number, now)).save(pipeline=pipe, skip_auto_now=True)
         pipe.execute()
+
+    def load_signals(self, numbers: Iterable[int]) -> None:
+        from .popoto_signals import load
+
+        load(numbers, time.time())
 
     def op_construct(self, size: int, repeat: int, watch: Stopwatch) -> None:
         micro.construct(Record, repeat, watch)
@@ -223,3 +228,37 @@ class PopotoWorker(Worker):
                 top = Memory.query.filter(agent_id=data.AGENT).top_by_decay("relevance", n=data.PAGE)
                 answer = [m.name for m in top if (m.agent_id, m.importance, m.relevance)]
         return answer
+
+    def op_top_by_decay_cycles(self, size: int, repeat: int, watch: Stopwatch) -> list[str]:
+        from .popoto_signals import asked
+
+        answer: list[str] = []
+        with watch:
+            for _ in range(repeat):
+                answer = [m.name for m in asked().top_by_decay("rhythm", n=data.PAGE)]
+        return answer
+
+    def _composite(self, weights: dict[str, float], repeat: int, watch: Stopwatch) -> list[str]:
+        from .popoto_signals import asked
+
+        answer: list[str] = []
+        with watch:
+            for _ in range(repeat):
+                answer = [m.name for m in asked().composite_score(indexes=weights, limit=data.PAGE)]
+        return answer
+
+    def op_composite_two(self, size: int, repeat: int, watch: Stopwatch) -> list[str]:
+        return self._composite(signals.TWO, repeat, watch)
+
+    def op_composite_four(self, size: int, repeat: int, watch: Stopwatch) -> list[str]:
+        return self._composite(signals.FOUR, repeat, watch)
+
+    def op_search(self, size: int, repeat: int, watch: Stopwatch) -> list[str]:
+        from .popoto_signals import Signal
+
+        queries = [signals.query(call) for call in range(repeat)]
+        found: list[Any] = []
+        with watch:
+            for text in queries:
+                found = popoto.BM25Field.search(Signal, "words", text, limit=data.PAGE)
+        return [key.rpartition(":")[2] for key, _ in found]

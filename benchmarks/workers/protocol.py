@@ -68,6 +68,10 @@ class Worker:
     def save_one(self, row: data.RecordRow) -> None:
         raise NotImplementedError
 
+    def visited(self, operation: str, call: int) -> int | None:
+        """How many members a ranking looks at in this call; None if that is not known."""
+        return None
+
     def hello(self) -> dict[str, str]:
         found = {"python": platform.python_version()}
         for package in ("redis", "hiredis", *self.packages):
@@ -110,6 +114,7 @@ def _measure(worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
         "calls": request["repeat"],
         "round_trips": watch.round_trips,
         "answer": answer,
+        "visited": worker.visited(request["op"], request["repeat"] - 1),
     }
 
 

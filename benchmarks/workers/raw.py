@@ -150,12 +150,11 @@ class Raw(Worker):
 
     def op_startswith(self, size: int, repeat: int, watch: Stopwatch) -> list[str]:
         prefixes = [data.asked_prefix(call, size).encode() for call in range(repeat)]
-        names = f"{raw.NAME_FIELD}::lex"
         keys: list[bytes] = []
         with watch:
             for prefix in prefixes:
-                found = self.redis.zrangebylex(names, b"[" + prefix, b"(" + prefix + b"\xff")
-                keys = [member.split(b"\0\0", 1)[1] for member in found]
+                low = raw.record_key("").encode() + prefix
+                keys = self.redis.zrangebylex(raw.ORDER_BY_NAME, b"[" + low, b"(" + low + b"\xff")
                 self._hashes(keys)
         return self._names(keys)
 

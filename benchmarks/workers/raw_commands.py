@@ -19,6 +19,7 @@ CLASS_SET = "$Class:Record"
 ORDER_BY_NAME = "$Order:Record"  # every record, all scores 0
 NAME_FIELD = "$KeyF:Record:name"
 CATEGORY_FIELD = "$IndexF:Record:category"
+CATEGORIES = f"{CATEGORY_FIELD}::values"  # the distinct texts: what startswith walks
 SCORE_SET = "$SortF:Record:score"
 RANK_SET = "$SortF:Record:rank"
 DECAY_SET = f"$DecayingSortF:Memory:relevance:{data.AGENT}"
@@ -40,13 +41,6 @@ def side_key(key: str) -> str:
     return f"{key}::$occ"
 
 
-def text_lookup_commands(command: str, field_set: str, text: str, key: str) -> list[Command]:
-    """Two ordered sets a text field, forwards and backwards: what startswith and endswith walk."""
-    score = (0,) if command == "ZADD" else ()
-    members = ((f"{field_set}::lex", f"{text}\0\0{key}"), (f"{field_set}::rev", f"{text[::-1]}\0\0{key}"))
-    return [(command, name, *score, member) for name, member in members]
-
-
 def packed(row: Any) -> list[str | bytes]:
     """field, msgpack bytes, field, msgpack bytes ..."""
     flat: list[str | bytes] = []
@@ -61,7 +55,7 @@ def save_commands(row: data.RecordRow) -> list[Command]:
     in_name, in_category = name_set(row["name"]), category_set(row["category"])
     # The side key says which index keys hold the record, so that they can be cleaned when the record is gone.
     occupied = [
-        ["name", "t", NAME_FIELD, [row["name"]], False],
+        ["name", "s", NAME_FIELD, [row["name"]], False],
         ["category", "t", CATEGORY_FIELD, [row["category"]], False],
         ["score", "z", SCORE_SET, [], False],
         ["rank", "z", RANK_SET, [], False],
@@ -71,9 +65,8 @@ def save_commands(row: data.RecordRow) -> list[Command]:
         ("SADD", CLASS_SET, key),
         ("ZADD", ORDER_BY_NAME, 0, key),
         ("SADD", in_name, key),
-        *text_lookup_commands("ZADD", NAME_FIELD, row["name"], key),
         ("SADD", in_category, key),
-        *text_lookup_commands("ZADD", CATEGORY_FIELD, row["category"], key),
+        ("ZADD", CATEGORIES, 0, row["category"]),
         ("ZADD", SCORE_SET, row["score"], key),
         ("ZADD", RANK_SET, row["rank"], key),
         ("SET", side_key(key), msgpack.packb(occupied)),
@@ -87,9 +80,7 @@ def delete_commands(row: data.RecordRow) -> list[Command]:
         ("SREM", CLASS_SET, key),
         ("ZREM", ORDER_BY_NAME, key),
         ("SREM", name_set(row["name"]), key),
-        *text_lookup_commands("ZREM", NAME_FIELD, row["name"], key),
         ("SREM", category_set(row["category"]), key),
-        *text_lookup_commands("ZREM", CATEGORY_FIELD, row["category"], key),
         ("ZREM", SCORE_SET, key),
         ("ZREM", RANK_SET, key),
     ]

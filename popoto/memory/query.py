@@ -10,6 +10,7 @@ from popoto.exceptions import QueryException
 from popoto.memory.bm25 import BM25Field, search_steps
 from popoto.memory.composite import Composite, PostFilter, composite_of, composite_steps
 from popoto.memory.cyclic_ranking import top_by_decay_steps
+from popoto.memory.fusion import PLACE, fuse_steps, reciprocal_ranks
 from popoto.memory.why_not import WhyNot, why_not_steps
 from popoto.orm import shards
 from popoto.orm.builder import QueryBuilder
@@ -186,6 +187,34 @@ class MemoryQueryBuilder(QueryBuilder[T]):
         """Await `keyword_search()`."""
         return await adrive(self._best(lambda: self._keyword_steps(query_text, field, limit), "_bm25_score", limit))
 
+    def fuse(
+        self, k: float = 60, limit: int = 10, post_filter: PostFilter | None = None, **ranked_lists: Any
+    ) -> list[Any]:
+        """Return the records that several ranked lists put first (reciprocal rank fusion), each with its `_rrf_score`.
+
+            score = sum over the lists of 1 / (k + place)
+
+        Filters apply, records that are gone take no place; equal scores in the order in which they are first met.
+
+        Args:
+            k: >= 0; the higher it is, the less the first places stand out.
+            limit: 0 or less gives [].
+            post_filter: (redis key, fused score) -> bool; `limit` of those it lets through are returned.
+            ranked_lists: name=list, best first, of (redis_key or instance, score), keys or instances; None is empty.
+        Raises: QueryException: no list, or an argument out of range.
+        """
+        return drive(self._fuse(ranked_lists, k, limit, post_filter))
+
+    async def async_fuse(
+        self, k: float = 60, limit: int = 10, post_filter: PostFilter | None = None, **ranked_lists: Any
+    ) -> list[Any]:
+        """Await `fuse()`."""
+        return await adrive(self._fuse(ranked_lists, k, limit, post_filter))
+
+    def _fuse(self, ranked_lists: Mapping[str, Any], k: float, limit: int, post_filter: PostFilter | None) -> Ranked:
+        scores = reciprocal_ranks(ranked_lists, k)
+        return self._best(lambda: fuse_steps(self, scores, limit, post_filter), PLACE, limit)
+
     def _keyword_steps(self, query_text: str, field: str | None, limit: int) -> Generator[Any, Any, list[Any]]:
         name = field or self._only_bm25()
         where = yield from self.where_steps()
@@ -335,6 +364,18 @@ class MemoryQuery(Query[M]):
     async def async_keyword_search(self, query_text: str, field: str | None = None, limit: int = 10) -> list[Any]:
         """Await `keyword_search()`."""
         return await MemoryQueryBuilder(self.model_class).async_keyword_search(query_text, field, limit)
+
+    def fuse(
+        self, k: float = 60, limit: int = 10, post_filter: PostFilter | None = None, **ranked_lists: Any
+    ) -> list[Any]:
+        """Fuse ranked lists; see MemoryQueryBuilder.fuse."""
+        return MemoryQueryBuilder(self.model_class).fuse(k, limit, post_filter, **ranked_lists)
+
+    async def async_fuse(
+        self, k: float = 60, limit: int = 10, post_filter: PostFilter | None = None, **ranked_lists: Any
+    ) -> list[Any]:
+        """Await `fuse()`."""
+        return await MemoryQueryBuilder(self.model_class).async_fuse(k, limit, post_filter, **ranked_lists)
 
 
 class MemoryQueryOf(QueryOf):

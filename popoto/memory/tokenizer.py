@@ -7,7 +7,8 @@
 4. Words shorter than 3 characters are dropped where letters spell sounds one by one (Latin, Greek, Cyrillic, digits);
    elsewhere two characters are a whole word (서울).
 5. Stop words are dropped.
-6. Optional: accents are folded (café -> cafe), English words are stemmed (running -> run).
+6. Optional: accents are folded (café -> cafe), English words are stemmed (running -> run), each emoji is a word
+   (without its skin tone).
 
 Nothing here depends on the order in which texts are seen: the same text always gives the same words.
 """
@@ -42,8 +43,13 @@ _ALPHABETIC = re.compile(
     r"[0-9_A-Za-z\u00aa-\u058f\u1c80-\u1c8f\u1d00-\u1fff\u2c60-\u2c7f\u2de0-\u2dff\ua640-\ua69f\ua720-\ua7ff]*"
 )
 _ENGLISH = re.compile("[a-z]+")
-# soft hyphen, zero-width joiners, word joiner, byte order mark: they show nothing and split nothing
-_INVISIBLE = dict.fromkeys((0xAD, 0x200C, 0x200D, 0x2060, 0xFEFF))
+# soft hyphen, zero-width joiners, word joiner, byte order mark, variation selectors: they show and split nothing
+_INVISIBLE = dict.fromkeys((0xAD, 0x200C, 0x200D, 0x2060, 0xFEFF, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
+# symbols, dingbats and pictographs, without skin tones; two regional indicators are a flag
+_EMOJI = (
+    "[\U0001f1e6-\U0001f1ff]{2}|"
+    "[\u2300-\u23ff\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001f1e5\U0001f200-\U0001f3fa\U0001f400-\U0001faff]"
+)
 _DOT_ABOVE = "i\u0307"  # what İ becomes when its case is folded
 _ACCENTS = re.compile("[\u0300-\u036f]")
 # letters that are no base letter plus accent for Unicode, but for a reader
@@ -61,12 +67,14 @@ class Tokenizer:
         min_length: shortest word kept, in characters.
         stem: reduce English words to their stem (Snowball English).
         fold_accents: café and cafe are one word.
+        emoji: an emoji is a word; otherwise it only separates words.
     """
 
     stop_words: frozenset[str] = STOP_WORDS
     min_length: int = 3
     stem: bool = False
     fold_accents: bool = False
+    emoji: bool = False
 
     def __call__(self, text: str | None, unique: bool = False) -> list[str]:
         """Return the words of a text in their order; None and "" have none.
@@ -82,7 +90,7 @@ class Tokenizer:
         if text.isascii():
             words: Iterable[str] = _ASCII_WORD.findall(text.lower())
         else:
-            words = _words(text)
+            words = _words(text, self.emoji)
         min_length, stop_words = self.min_length, self.stop_words
         kept = [
             word
@@ -104,7 +112,7 @@ TokenizerLike = Callable[[str], list[str]]
 """What may cut texts: a Tokenizer, or any function from a text to its words, repeats kept."""
 
 DEFAULT = Tokenizer()
-ENGLISH = Tokenizer(stem=True, fold_accents=True)
+ENGLISH = Tokenizer(stem=True, fold_accents=True, emoji=True)
 
 
 def tokenize(text: str | None, unique: bool = True) -> list[str]:
@@ -115,12 +123,12 @@ def tokenize(text: str | None, unique: bool = True) -> list[str]:
     return DEFAULT(text, unique)
 
 
-def _words(text: str) -> list[str]:
+def _words(text: str, emoji: bool) -> list[str]:
     """Return the words of a text that is not ASCII, unspaced scripts as pairs of characters."""
     text = unicodedata.normalize("NFKC", text.translate(_INVISIBLE)).casefold()
     text = unicodedata.normalize("NFKC", text.replace(_DOT_ABOVE, "i"))
     marks = "".join(sorted(c for c in set(text) if not c.isascii() and unicodedata.category(c)[0] == "M"))
-    found: list[str] = _word_pattern(marks).findall(text)
+    found: list[str] = _word_pattern(marks, emoji).findall(text)
     if not _UNSPACED_RUN.search(text):
         return found
     out: list[str] = []
@@ -140,9 +148,9 @@ def _words(text: str) -> list[str]:
 
 
 @lru_cache(maxsize=256)
-def _word_pattern(marks: str) -> re.Pattern[str]:
+def _word_pattern(marks: str, emoji: bool) -> re.Pattern[str]:
     """Return the pattern of a word; `re` does not count marks as parts of words, so those of the text are listed."""
-    return re.compile(rf"[\w{re.escape(marks)}]+")
+    return re.compile(rf"[\w{re.escape(marks)}]+" + (f"|{_EMOJI}" if emoji else ""))
 
 
 def _without_accents(word: str) -> str:

@@ -17,7 +17,13 @@ from popoto import redis_db
 from popoto.exceptions import UnknownOutcomeError
 from tests.conftest import Server
 from tests.faults import workers
-from tests.faults.agreement import confidences_agree, decays_agree, keywords_agree
+from tests.faults.agreement import (
+    confidences_agree,
+    connected,
+    decays_agree,
+    keywords_agree,
+    wait_until_the_dead_are_heard,
+)
 from tests.faults.models import FaultItem, SharedMemory, SharedRecord, SharedTicket
 from tests.faults.proxy import cutting_proxy
 from tests.orm.oracle import indexes_agree, stored_records
@@ -52,6 +58,7 @@ def test_writers_killed_at_random_moments_leave_every_index_right(server: redis.
     rng = random.Random(SEED)
     print("seed", SEED)  # shown when the test fails
     seeds = iter(range(SEED, SEED + 100_000))
+    before = connected(server)
     running = [workers.start(workers.random_work, shared_server.url, next(seeds)) for _ in range(WRITERS)]
     killed = 0
     try:
@@ -68,6 +75,7 @@ def test_writers_killed_at_random_moments_leave_every_index_right(server: redis.
             process.kill()
             process.join()
 
+    wait_until_the_dead_are_heard(server, before)
     assert server.lrange(workers.ERRORS, 0, -1) == []
     done = {name.decode(): int(count) for name, count in server.hgetall(workers.DONE).items()}
     print("killed", killed, "done", done)

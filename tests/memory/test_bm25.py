@@ -22,10 +22,10 @@ from popoto.memory.tokenizer import DEFAULT, ENGLISH
 from popoto.orm.drivers import drive, run
 from popoto.orm.keys import model_keys
 
-P = "$BM25:Note:words"
+P = "$BM25:WordedNote:words"
 
 
-class Note(Model):
+class WordedNote(Model):
     name = KeyField()
     who = IndexedField()
     rank = SortedField(default=0.0)
@@ -109,9 +109,9 @@ def fill(count: int, text_of: Any, who_of: Any = lambda i: "anna") -> dict[str, 
     pipeline = get_redis().pipeline(transaction=False)
     texts: dict[str, str | None] = {}
     for i in range(count):
-        note = Note(name=f"n{i:05d}", who=who_of(i), text=text_of(i), rank=float(i))
+        note = WordedNote(name=f"n{i:05d}", who=who_of(i), text=text_of(i), rank=float(i))
         note.save(pipeline=pipeline)
-        texts[f"Note:n{i:05d}"] = note.text
+        texts[f"WordedNote:n{i:05d}"] = note.text
     pipeline.execute()
     return texts
 
@@ -126,28 +126,28 @@ def test_scores_are_those_of_the_formula_to_the_digit(server: redis.Redis) -> No
         "c": "lunch with Caroline near the harbour",
     }
     for name, text in texts.items():
-        Note.create(name=name, text=text)
-    found = BM25Field.search(Note, "words", "database deployment")
-    assert found == brute_force({f"Note:{n}": t for n, t in texts.items()}, "database deployment")
-    assert [key for key, _ in found] == ["Note:a", "Note:b"]
+        WordedNote.create(name=name, text=text)
+    found = BM25Field.search(WordedNote, "words", "database deployment")
+    assert found == brute_force({f"WordedNote:{n}": t for n, t in texts.items()}, "database deployment")
+    assert [key for key, _ in found] == ["WordedNote:a", "WordedNote:b"]
 
 
 def test_a_word_finds_its_inflections_and_accents(server: redis.Redis) -> None:
-    Note.create(name="a", text="She was running to the café")
+    WordedNote.create(name="a", text="She was running to the café")
     for query in ("runs", "RUNNING", "cafe", "cafés"):
-        assert [key for key, _ in BM25Field.search(Note, "words", query)] == ["Note:a"], query
+        assert [key for key, _ in BM25Field.search(WordedNote, "words", query)] == ["WordedNote:a"], query
 
 
 def test_equal_scores_are_ranked_by_descending_key(server: redis.Redis) -> None:
     texts = fill(30, lambda i: "same words here" if i % 3 else "other words there")
     for query in ("same", "words", "same words"):
         for limit in (1, 7, 25, 40):
-            assert BM25Field.search(Note, "words", query, limit=limit) == brute_force(texts, query)[:limit]
+            assert BM25Field.search(WordedNote, "words", query, limit=limit) == brute_force(texts, query)[:limit]
 
 
 def test_a_repeated_word_of_the_query_counts_once(server: redis.Redis) -> None:
     fill(5, lambda i: f"alpha beta{i}")
-    assert BM25Field.search(Note, "words", "alpha alpha ALPHA") == BM25Field.search(Note, "words", "alpha")
+    assert BM25Field.search(WordedNote, "words", "alpha alpha ALPHA") == BM25Field.search(WordedNote, "words", "alpha")
 
 
 def test_k1_and_b_come_from_the_option_then_from_the_class(server: redis.Redis) -> None:
@@ -188,29 +188,29 @@ def test_extreme_parameters_rank_as_the_formula_says(server: redis.Redis) -> Non
 
 
 def test_a_partial_save_of_the_source_refreshes_the_index_and_others_leave_it(server: redis.Redis) -> None:
-    note = Note.create(name="a", who="anna", text="first words")
+    note = WordedNote.create(name="a", who="anna", text="first words")
     note.text, note.who = "second words", "berta"
     note.save(update_fields=["who"])
-    assert stored_index(server) == recounted_index({"Note:a": "first words"})
+    assert stored_index(server) == recounted_index({"WordedNote:a": "first words"})
     note.save(update_fields=["text"])
-    assert stored_index(server) == recounted_index({"Note:a": "second words"})
+    assert stored_index(server) == recounted_index({"WordedNote:a": "second words"})
 
 
 @pytest.mark.parametrize("empty", [None, "", "  ?! ", "the and you"])
 @pytest.mark.parametrize("names", [None, ["text"]])
 def test_a_text_without_words_leaves_the_index(server: redis.Redis, empty: str | None, names: Any) -> None:
-    note = Note.create(name="a", text="some words")
-    other = Note.create(name="b", text="other words")
+    note = WordedNote.create(name="a", text="some words")
+    other = WordedNote.create(name="b", text="other words")
     note.text = empty
     note.save(update_fields=names)
-    assert stored_index(server) == recounted_index({"Note:b": "other words"})
+    assert stored_index(server) == recounted_index({"WordedNote:b": "other words"})
     other.delete()
     assert stored_index(server) == {}
 
 
 def test_a_deleted_record_leaves_none_of_its_words_in_any_key(server: redis.Redis) -> None:
-    Note.create(name="other", text="something else entirely")
-    note = Note.create(name="doomed", text="xylophone zeppelin")
+    WordedNote.create(name="other", text="something else entirely")
+    note = WordedNote.create(name="doomed", text="xylophone zeppelin")
     note.delete()
     for key in server.scan_iter():
         content = [key]
@@ -228,31 +228,31 @@ def test_a_deleted_record_leaves_none_of_its_words_in_any_key(server: redis.Redi
 
 
 def test_a_migrated_key_takes_its_words_along(server: redis.Redis) -> None:
-    note = Note.create(name="old", text="red green red")
-    Note.create(name="still", text="green")
+    note = WordedNote.create(name="old", text="red green red")
+    WordedNote.create(name="still", text="green")
     note.name = "new"
     note.save(migrate_key=True)
-    assert stored_index(server) == recounted_index({"Note:new": "red green red", "Note:still": "green"})
+    assert stored_index(server) == recounted_index({"WordedNote:new": "red green red", "WordedNote:still": "green"})
     note.name, note.text = "newer", "blue"
     note.save(migrate_key=True, update_fields=["name"])
-    assert stored_index(server) == recounted_index({"Note:newer": "red green red", "Note:still": "green"})
+    assert stored_index(server) == recounted_index({"WordedNote:newer": "red green red", "WordedNote:still": "green"})
     note.name = "newest"
     note.save(migrate_key=True)
-    assert stored_index(server) == recounted_index({"Note:newest": "blue", "Note:still": "green"})
+    assert stored_index(server) == recounted_index({"WordedNote:newest": "blue", "WordedNote:still": "green"})
 
 
 def test_a_stale_instance_cannot_leave_words_behind(server: redis.Redis) -> None:
-    Note.create(name="a", text="first words")
-    stale = Note.query.get("Note:a")
-    Note.create(name="a", text="second thoughts")
+    WordedNote.create(name="a", text="first words")
+    stale = WordedNote.query.get("WordedNote:a")
+    WordedNote.create(name="a", text="second thoughts")
     stale.text = "third try"
     stale.save()
-    assert stored_index(server) == recounted_index({"Note:a": "third try"})
+    assert stored_index(server) == recounted_index({"WordedNote:a": "third try"})
 
 
 def test_saving_an_unchanged_text_again_writes_nothing_to_the_index(server: redis.Redis) -> None:
-    note = Note.create(name="a", who="anna", text="red green red blue")
-    Note.create(name="b", who="anna", text="red")
+    note = WordedNote.create(name="a", who="anna", text="red green red blue")
+    WordedNote.create(name="b", who="anna", text="red")
     for who in ("anna", "berta"):  # the whole record unchanged; another field changed
         note.who = who
         server.config_set("notify-keyspace-events", "KEA")
@@ -268,23 +268,23 @@ def test_saving_an_unchanged_text_again_writes_nothing_to_the_index(server: redi
 
 def test_only_what_changed_is_written(server: redis.Redis) -> None:
     common = " ".join(f"word{i}" for i in range(300))
-    note = Note.create(name="a", text=common)
+    note = WordedNote.create(name="a", text=common)
     note.text = common.replace("word7 ", "extra ")  # a text of another length has other scores in all its postings
     server.config_resetstat()
     note.save()
     assert server.info("commandstats")["cmdstat_zadd"]["calls"] < 12
-    assert stored_index(server) == recounted_index({"Note:a": note.text})
+    assert stored_index(server) == recounted_index({"WordedNote:a": note.text})
 
 
 def test_an_index_deleted_by_hand_is_built_again_by_saving(server: redis.Redis) -> None:
-    note = Note.create(name="a", text="red green")
+    note = WordedNote.create(name="a", text="red green")
     server.delete(*server.scan_iter(match=r"\$BM25*"))
     note.save()
-    assert stored_index(server) == recounted_index({"Note:a": "red green"})
+    assert stored_index(server) == recounted_index({"WordedNote:a": "red green"})
 
 
 def test_a_refused_save_changes_nothing(server: redis.Redis) -> None:
-    note = Note.create(name="a", text="red green")
+    note = WordedNote.create(name="a", text="red green")
     server.set(f"{P}:inv:blue", "in the way")
     before = {key: server.dump(key) for key in server.scan_iter() if not key.startswith(b"$Token:")}
     note.text = "blue sky"
@@ -295,16 +295,16 @@ def test_a_refused_save_changes_nothing(server: redis.Redis) -> None:
 
 def test_long_texts_of_many_words_are_kept_and_removed_whole(server: redis.Redis) -> None:
     text = " ".join(f"word{i}" for i in range(9000))
-    note = Note.create(name="a", text=text)
-    Note.create(name="b", text="word1 other")
-    assert stored_index(server) == recounted_index({"Note:a": text, "Note:b": "word1 other"})
+    note = WordedNote.create(name="a", text=text)
+    WordedNote.create(name="b", text="word1 other")
+    assert stored_index(server) == recounted_index({"WordedNote:a": text, "WordedNote:b": "word1 other"})
     note.name = "c"
     note.save(migrate_key=True)
-    assert BM25Field.search(Note, "words", "word8999") == brute_force(
-        {"Note:c": text, "Note:b": "word1 other"}, "word8999"
+    assert BM25Field.search(WordedNote, "words", "word8999") == brute_force(
+        {"WordedNote:c": text, "WordedNote:b": "word1 other"}, "word8999"
     )
     note.delete()
-    assert stored_index(server) == recounted_index({"Note:b": "word1 other"})
+    assert stored_index(server) == recounted_index({"WordedNote:b": "word1 other"})
 
 
 def test_any_character_may_stand_in_a_term_or_a_key(server: redis.Redis) -> None:
@@ -352,11 +352,11 @@ class IndexMatchesARecount(RuleBasedStateMachine):
     def start(self) -> None:
         self.server.flushall()
         self.texts: dict[str, str | None] = {}
-        self.notes: dict[str, Note] = {}
+        self.notes: dict[str, WordedNote] = {}
 
     @rule(name=names, text=texts_drawn, who=st.sampled_from(["anna", "berta"]))
     def save_new_or_over(self, name: str, text: str | None, who: str) -> None:
-        self.notes[name] = Note.create(name=name, text=text, who=who)
+        self.notes[name] = WordedNote.create(name=name, text=text, who=who)
         self.texts[self.notes[name].pk] = text
 
     @rule(name=names, text=texts_drawn, named=st.sampled_from([["text"], ["who"], ["text", "who"], ["rank", "text"]]))
@@ -400,7 +400,7 @@ class IndexMatchesARecount(RuleBasedStateMachine):
     )
     def search(self, query: list[str], limit: int) -> None:
         text = " ".join(query)
-        assert BM25Field.search(Note, "words", text, limit=limit) == brute_force(self.texts, text)[:limit]
+        assert BM25Field.search(WordedNote, "words", text, limit=limit) == brute_force(self.texts, text)[:limit]
 
     @invariant()
     def nothing_more_and_nothing_less_is_stored(self) -> None:
@@ -438,7 +438,7 @@ def test_a_search_equals_scoring_everything_and_reads_only_what_can_matter(serve
     visited_in_all = postings_in_all = 0
     for query in QUERIES:
         for limit in (1, 10):
-            found, visited, trips = counted(search_steps(Note, "words", query, limit))
+            found, visited, trips = counted(search_steps(WordedNote, "words", query, limit))
             assert found == brute_force(texts, query)[:limit]
             assert trips == 1
             visited_in_all += visited
@@ -448,7 +448,7 @@ def test_a_search_equals_scoring_everything_and_reads_only_what_can_matter(serve
 
 def test_a_store_of_equals_is_not_read_whole(server: redis.Redis) -> None:
     texts = fill(1000, lambda i: "same words")
-    found, visited, _ = counted(search_steps(Note, "words", "words", 10))
+    found, visited, _ = counted(search_steps(WordedNote, "words", "words", 10))
     assert found == brute_force(texts, "words")[:10]
     assert visited < 100
 
@@ -465,7 +465,7 @@ def test_queries_of_frequent_words_only_read_few_of_their_postings(server: redis
     for terms in FREQUENT:
         postings = sum(server.zcard(f"{P}:inv:{term}") for term in terms)
         for limit in (1, 10):
-            found, visited, trips = counted(search_steps(Note, "words", " ".join(terms), limit))
+            found, visited, trips = counted(search_steps(WordedNote, "words", " ".join(terms), limit))
             assert found == brute_force(texts, " ".join(terms))[:limit]
             assert trips == 1
             assert visited <= postings
@@ -491,13 +491,13 @@ def test_any_corpus_and_parameters_rank_as_scoring_everything(
         lambda i: " ".join(rng.choices(vocabulary, [1 / j for j in range(1, 12)], k=rng.randint(*lengths))),
         lambda i: f"p{i % 3}",
     )
-    where = Note.query.filter(who="p1").compiled().where
+    where = WordedNote.query.filter(who="p1").compiled().where
     for _ in range(4):
         query, limit = " ".join(rng.sample(vocabulary, rng.randint(1, 5))), rng.choice([1, 3, 10, 400])
         expected = brute_force(texts, query, k1=k1, b=b)
-        assert drive(search_steps(Note, "words", query, limit)) == expected[:limit]
+        assert drive(search_steps(WordedNote, "words", query, limit)) == expected[:limit]
         some = [pair for pair in expected if int(pair[0][-5:]) % 3 == 1]
-        assert drive(search_steps(Note, "words", query, limit, where=where)) == some[:limit]
+        assert drive(search_steps(WordedNote, "words", query, limit, where=where)) == some[:limit]
 
 
 def test_postings_of_an_older_layout_are_ranked_exactly_and_a_save_renews_them(server: redis.Redis) -> None:
@@ -508,8 +508,8 @@ def test_postings_of_an_older_layout_are_ranked_exactly_and_a_save_renews_them(s
         server.zadd(key, {member: count for member, count in old.items() if int(member[-1:]) % 2})
     for query in ("w1x", "w1x w2x", "w3x w2x w1x"):
         for limit in (1, 10, 500):
-            assert drive(search_steps(Note, "words", query, limit)) == brute_force(texts, query)[:limit]
-    for note in Note.query.all():
+            assert drive(search_steps(WordedNote, "words", query, limit)) == brute_force(texts, query)[:limit]
+    for note in WordedNote.query.all():
         note.text += " more"
         note.save()
         texts[note.pk] = note.text
@@ -519,22 +519,22 @@ def test_postings_of_an_older_layout_are_ranked_exactly_and_a_save_renews_them(s
 def test_texts_longer_than_a_posting_can_tell_are_ranked_by_their_length(server: redis.Redis) -> None:
     texts = fill(150, lambda i: "w1x " * (i % 7 + 1) + "pad " * ((i * 37 % 150) * 60))
     for limit in (1, 10, 150):
-        assert drive(search_steps(Note, "words", "w1x", limit)) == brute_force(texts, "w1x")[:limit]
+        assert drive(search_steps(WordedNote, "words", "w1x", limit)) == brute_force(texts, "w1x")[:limit]
     assert stored_index(server) == recounted_index(texts)
 
 
 def test_a_search_is_one_round_trip(server: redis.Redis, round_trips: Any) -> None:
     fill(50, skewed_text)
-    BM25Field.search(Note, "words", "w1x")
+    BM25Field.search(WordedNote, "words", "w1x")
     with round_trips() as trips:
-        BM25Field.search(Note, "words", "w1x w2x")
+        BM25Field.search(WordedNote, "words", "w1x w2x")
     assert trips.count == 1
     with round_trips() as trips:
-        drive(scores_steps(Note, "words", "w1x w2x", ["Note:n00001", "Note:n00002"]))
+        drive(scores_steps(WordedNote, "words", "w1x w2x", ["WordedNote:n00001", "WordedNote:n00002"]))
     assert trips.count == 1
-    BM25Field.get_idf(Note, "words", ["w1x"])
+    BM25Field.get_idf(WordedNote, "words", ["w1x"])
     with round_trips() as trips:
-        BM25Field.get_idf(Note, "words", ["w1x", "w2x", "none"])
+        BM25Field.get_idf(WordedNote, "words", ["w1x", "w2x", "none"])
     assert trips.count == 1
 
 
@@ -542,15 +542,15 @@ def test_a_search_is_one_round_trip(server: redis.Redis, round_trips: Any) -> No
 def test_a_search_in_slices_finds_the_same(server: redis.Redis, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     texts = fill(700, skewed_text, lambda i: f"p{i % 2}")
     monkeypatch.setattr(bm25, "SLICE", size)
-    where = Note.query.filter(who="p1").compiled().where
+    where = WordedNote.query.filter(who="p1").compiled().where
     some = {key: text for key, text in texts.items() if int(key[-1]) % 2}
     trips_in_all = 0
     for query in QUERIES:
-        found, visited, trips = counted(search_steps(Note, "words", query, 10))
+        found, visited, trips = counted(search_steps(WordedNote, "words", query, 10))
         assert found == brute_force(texts, query)[:10]
         assert visited <= trips * size
         trips_in_all += trips
-        found, _, _ = counted(search_steps(Note, "words", query, 10, where=where))
+        found, _, _ = counted(search_steps(WordedNote, "words", query, 10, where=where))
         assert found == [pair for pair in brute_force(texts, query) if pair[0] in some][:10]
     assert trips_in_all > len(QUERIES)
 
@@ -560,15 +560,15 @@ def test_writes_between_slices_are_seen_and_lose_nothing_that_stays(
 ) -> None:
     texts = fill(400, lambda i: "common " + " ".join(["pad"] * (399 - i)))
     monkeypatch.setattr(bm25, "SLICE", 20)
-    steps = search_steps(Note, "words", "common", 50)
+    steps = search_steps(WordedNote, "words", "common", 50)
     reply = run(next(steps))
     assert reply[0]
     position = reply[0][2][1].decode()  # the search would go on at this record
-    Note.query.get(redis_key=position).delete()
-    best = Note.query.get(redis_key=brute_force(texts, "common")[0][0])
+    WordedNote.query.get(redis_key=position).delete()
+    best = WordedNote.query.get(redis_key=brute_force(texts, "common")[0][0])
     best.text = "entirely different"
     best.save()
-    late = Note.create(name="a", text="common" + " pad" * 30)  # its place is not reached yet
+    late = WordedNote.create(name="a", text="common" + " pad" * 30)  # its place is not reached yet
     texts |= {best.pk: best.text, late.pk: late.text}
     del texts[position]
     with pytest.raises(StopIteration) as end:
@@ -594,14 +594,14 @@ def test_filters_restrict_what_is_ranked(server: redis.Redis, limit: int) -> Non
         ({"who": "nobody"}, lambda i: False),
     ]
     for filters, keep in cases:
-        where = Note.query.filter(**filters).compiled().where
+        where = WordedNote.query.filter(**filters).compiled().where
         for query in ("w1x w2x", "w20x w3x", "w9x"):
-            assert drive(search_steps(Note, "words", query, limit, where=where)) == expected(query, keep), filters
+            assert drive(search_steps(WordedNote, "words", query, limit, where=where)) == expected(query, keep), filters
 
 
 def test_offset_skips_the_best(server: redis.Redis) -> None:
     texts = fill(60, skewed_text)
-    assert drive(search_steps(Note, "words", "w1x w2x", 5, offset=7)) == brute_force(texts, "w1x w2x")[7:12]
+    assert drive(search_steps(WordedNote, "words", "w1x w2x", 5, offset=7)) == brute_force(texts, "w1x w2x")[7:12]
 
 
 def test_expired_records_never_appear(server: redis.Redis) -> None:
@@ -610,18 +610,18 @@ def test_expired_records_never_appear(server: redis.Redis) -> None:
     for key in best:
         expire(server, key)
     rest = [pair for pair in brute_force(texts, "w1x w2x") if pair[0] not in best]
-    assert BM25Field.search(Note, "words", "w1x w2x", limit=10) == rest[:10]
-    where = Note.query.filter(who="anna").compiled().where
-    assert drive(search_steps(Note, "words", "w1x w2x", 10, where=where)) == rest[:10]
-    note = Note(name="new", text="short", _ttl=1000)
+    assert BM25Field.search(WordedNote, "words", "w1x w2x", limit=10) == rest[:10]
+    where = WordedNote.query.filter(who="anna").compiled().where
+    assert drive(search_steps(WordedNote, "words", "w1x w2x", 10, where=where)) == rest[:10]
+    note = WordedNote(name="new", text="short", _ttl=1000)
     note.save()  # a write with a TTL clears away what expired
     alive = {key: text for key, text in texts.items() if key not in best}
-    assert stored_index(server) == recounted_index({**alive, "Note:new": "short"})
+    assert stored_index(server) == recounted_index({**alive, "WordedNote:new": "short"})
 
 
 def expire(server: redis.Redis, key: str) -> None:
     """Leave what is left when a TTL ends: the hash is gone, all else is still there."""
-    server.zadd(model_keys("", "Note").expiry, {key: 1.0})
+    server.zadd(model_keys("", "WordedNote").expiry, {key: 1.0})
     server.delete(key)
 
 
@@ -630,34 +630,34 @@ def expire(server: redis.Redis, key: str) -> None:
 def test_a_record_in_the_place_of_an_expired_one_has_its_own_words_only(
     server: redis.Redis, text: str | None, noticed: bool
 ) -> None:
-    old = Note(name="a", text="red green", _ttl=1000)
+    old = WordedNote(name="a", text="red green", _ttl=1000)
     old.save()
     server.delete(old.pk) if not noticed else expire(server, old.pk)
-    Note.create(name="a", text=text)
-    assert stored_index(server) == recounted_index({"Note:a": text})
-    Note(name="b", text="red green", _ttl=1000).save()
-    server.delete("Note:b") if not noticed else expire(server, "Note:b")
-    note = Note.query.get("Note:a")
+    WordedNote.create(name="a", text=text)
+    assert stored_index(server) == recounted_index({"WordedNote:a": text})
+    WordedNote(name="b", text="red green", _ttl=1000).save()
+    server.delete("WordedNote:b") if not noticed else expire(server, "WordedNote:b")
+    note = WordedNote.query.get("WordedNote:a")
     note.name = "b"
     note.save(migrate_key=True)
-    assert stored_index(server) == recounted_index({"Note:b": text})
+    assert stored_index(server) == recounted_index({"WordedNote:b": text})
 
 
 def test_scores_of_given_records_are_those_of_the_search(server: redis.Redis) -> None:
     texts = fill(100, skewed_text)
     scores = dict(brute_force(texts, "w2x w3x"))
-    asked = ["Note:n00003", "Note:n00050", "Note:missing", "Note:n00003", "Note:n00001"]
-    assert drive(scores_steps(Note, "words", "w2x w3x", asked)) == {key: scores.get(key, 0.0) for key in asked}
-    assert drive(scores_steps(Note, "words", "w2x w3x", list(texts))) == {k: scores.get(k, 0.0) for k in texts}
-    assert drive(scores_steps(Note, "words", "", asked)) == dict.fromkeys(asked, 0.0)
-    assert drive(scores_steps(Note, "words", "w2x", [])) == {}
+    asked = ["WordedNote:n00003", "WordedNote:n00050", "WordedNote:missing", "WordedNote:n00003", "WordedNote:n00001"]
+    assert drive(scores_steps(WordedNote, "words", "w2x w3x", asked)) == {key: scores.get(key, 0.0) for key in asked}
+    assert drive(scores_steps(WordedNote, "words", "w2x w3x", list(texts))) == {k: scores.get(k, 0.0) for k in texts}
+    assert drive(scores_steps(WordedNote, "words", "", asked)) == dict.fromkeys(asked, 0.0)
+    assert drive(scores_steps(WordedNote, "words", "w2x", [])) == {}
 
 
 def test_scores_of_many_records_come_in_one_call(server: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = fill(90, skewed_text)
     monkeypatch.setattr(bm25, "KEYS_A_CALL", 20)
     scores = dict(brute_force(texts, "w2x"))
-    assert drive(scores_steps(Note, "words", "w2x", list(texts))) == {key: scores.get(key, 0.0) for key in texts}
+    assert drive(scores_steps(WordedNote, "words", "w2x", list(texts))) == {key: scores.get(key, 0.0) for key in texts}
 
 
 def test_async_calls_give_the_same(server: redis.Redis) -> None:
@@ -665,15 +665,15 @@ def test_async_calls_give_the_same(server: redis.Redis) -> None:
 
     async def both() -> tuple[Any, Any, Any]:
         return (
-            await BM25Field.async_search(Note, "words", "w1x w2x"),
-            await BM25Field.async_get_idf(Note, "words", ["w1x"]),
-            await BM25Field.async_filter_selective_tokens(Note, "words", ["w1x", "zzz"]),
+            await BM25Field.async_search(WordedNote, "words", "w1x w2x"),
+            await BM25Field.async_get_idf(WordedNote, "words", ["w1x"]),
+            await BM25Field.async_filter_selective_tokens(WordedNote, "words", ["w1x", "zzz"]),
         )
 
     found, idf, selective = asyncio.run(both())
-    assert found == BM25Field.search(Note, "words", "w1x w2x")
-    assert idf == BM25Field.get_idf(Note, "words", ["w1x"])
-    assert selective == BM25Field.filter_selective_tokens(Note, "words", ["w1x", "zzz"])
+    assert found == BM25Field.search(WordedNote, "words", "w1x w2x")
+    assert idf == BM25Field.get_idf(WordedNote, "words", ["w1x"])
+    assert selective == BM25Field.filter_selective_tokens(WordedNote, "words", ["w1x", "zzz"])
 
 
 # -- idf and statistics ------------------------------------------------------------------------------------------------
@@ -681,50 +681,50 @@ def test_async_calls_give_the_same(server: redis.Redis) -> None:
 
 def test_idf_is_that_of_the_formula(server: redis.Redis) -> None:
     for name, text in {"a": "kubernetes deployment", "b": "deployments fail", "c": "deploying nginx"}.items():
-        Note.create(name=name, text=text)
-    found = BM25Field.get_idf(Note, "words", ["kubernetes", "deployment", "the", "NGINX", "absent"])
+        WordedNote.create(name=name, text=text)
+    found = BM25Field.get_idf(WordedNote, "words", ["kubernetes", "deployment", "the", "NGINX", "absent"])
     one, three, unseen = (math.log((3 - df + 0.5) / (df + 0.5) + 1) for df in (1, 3, 0))
     assert found == {"kubernetes": one, "deployment": three, "the": unseen, "NGINX": unseen, "absent": unseen}
     assert unseen == pytest.approx(math.log(2 * 3 + 2))
-    assert BM25Field.get_idf(Note, "words", "deployment") == {"deployment": three}
-    assert BM25Field.get_idf(Note, "words", ["kubernet", "deploy"]) == {"kubernet": one, "deploy": three}
+    assert BM25Field.get_idf(WordedNote, "words", "deployment") == {"deployment": three}
+    assert BM25Field.get_idf(WordedNote, "words", ["kubernet", "deploy"]) == {"kubernet": one, "deploy": three}
 
 
 def test_idf_of_nothing_and_of_an_empty_index(server: redis.Redis) -> None:
-    assert BM25Field.get_idf(Note, "words", []) == BM25Field.get_idf(Note, "words", None) == {}
-    assert BM25Field.get_idf(Note, "words", ["red", "blue"]) == {"red": 0.0, "blue": 0.0}
-    assert BM25Field.search(Note, "words", "red") == []
+    assert BM25Field.get_idf(WordedNote, "words", []) == BM25Field.get_idf(WordedNote, "words", None) == {}
+    assert BM25Field.get_idf(WordedNote, "words", ["red", "blue"]) == {"red": 0.0, "blue": 0.0}
+    assert BM25Field.search(WordedNote, "words", "red") == []
 
 
 def test_selective_tokens_keep_their_order(server: redis.Redis) -> None:
     fill(20, lambda i: f"common word{i}")
     tokens = ["word3", "common", "absent", "word7"]
-    assert BM25Field.filter_selective_tokens(Note, "words", tokens) == ["word3", "absent", "word7"]
-    assert BM25Field.filter_selective_tokens(Note, "words", tokens, min_idf=0.0) == tokens
-    assert BM25Field.filter_selective_tokens(Note, "words", "absent") == ["absent"]
-    assert BM25Field.filter_selective_tokens(Note, "words", []) == []
+    assert BM25Field.filter_selective_tokens(WordedNote, "words", tokens) == ["word3", "absent", "word7"]
+    assert BM25Field.filter_selective_tokens(WordedNote, "words", tokens, min_idf=0.0) == tokens
+    assert BM25Field.filter_selective_tokens(WordedNote, "words", "absent") == ["absent"]
+    assert BM25Field.filter_selective_tokens(WordedNote, "words", []) == []
 
 
 def test_statistics_are_counted_anew_on_demand(server: redis.Redis) -> None:
     texts = fill(10, skewed_text)
     right = stored_index(server)
     server.mset({f"{P}:n": 77, f"{P}:total": 5, f"{P}:avgdl": "0.1"})
-    assert BM25Field.recompute_stats(Note, "words") == (int(right["n"]), int(right["total"]))
+    assert BM25Field.recompute_stats(WordedNote, "words") == (int(right["n"]), int(right["total"]))
     assert stored_index(server) == right == recounted_index(texts)
     server.flushall()
-    assert BM25Field.recompute_stats(Note, "words") == (0, 0)
+    assert BM25Field.recompute_stats(WordedNote, "words") == (0, 0)
 
 
 def test_an_index_without_exact_totals_still_answers_and_counts_on_the_next_save(server: redis.Redis) -> None:
     texts = fill(10, skewed_text)
     server.delete(f"{P}:total")
-    found = BM25Field.search(Note, "words", "w1x w2x", limit=5)
+    found = BM25Field.search(WordedNote, "words", "w1x w2x", limit=5)
     assert found == brute_force(texts, "w1x w2x")[:5]
-    texts[Note.create(name="more", text="w1x").pk] = "w1x"
+    texts[WordedNote.create(name="more", text="w1x").pk] = "w1x"
     assert stored_index(server) == recounted_index(texts)
     server.delete(f"{P}:total", f"{P}:avgdl")
     with pytest.raises(QueryException, match="recompute_stats"):
-        BM25Field.search(Note, "words", "w1x")
+        BM25Field.search(WordedNote, "words", "w1x")
 
 
 # -- mistakes ----------------------------------------------------------------------------------------------------------
@@ -733,18 +733,18 @@ def test_an_index_without_exact_totals_still_answers_and_counts_on_the_next_save
 def test_what_asks_for_nothing_gets_nothing(server: redis.Redis) -> None:
     fill(5, skewed_text)
     for query in (None, "", "   ", "the and", "unknown"):
-        assert BM25Field.search(Note, "words", query) == []
+        assert BM25Field.search(WordedNote, "words", query) == []
     for limit in (0, -1):
-        assert BM25Field.search(Note, "words", "w1x", limit=limit) == []
+        assert BM25Field.search(WordedNote, "words", "w1x", limit=limit) == []
 
 
 @pytest.mark.parametrize("name", ["text", "nothing", None])
 def test_a_field_of_another_kind_is_refused_by_name(server: redis.Redis, name: Any) -> None:
     for call in (
-        lambda: BM25Field.search(Note, name, "x"),
-        lambda: BM25Field.get_idf(Note, name, ["x"]),
-        lambda: BM25Field.recompute_stats(Note, name),
-        lambda: BM25Field.filter_selective_tokens(Note, name, ["x"]),
+        lambda: BM25Field.search(WordedNote, name, "x"),
+        lambda: BM25Field.get_idf(WordedNote, name, ["x"]),
+        lambda: BM25Field.recompute_stats(WordedNote, name),
+        lambda: BM25Field.filter_selective_tokens(WordedNote, name, ["x"]),
     ):
         with pytest.raises(QueryException, match="BM25 fields: words"):
             call()
@@ -752,11 +752,11 @@ def test_a_field_of_another_kind_is_refused_by_name(server: redis.Redis, name: A
 
 def test_wrong_types_get_a_sentence(server: redis.Redis) -> None:
     with pytest.raises(TypeError, match="query_text: expected a text"):
-        BM25Field.search(Note, "words", 42)  # type: ignore[arg-type]
+        BM25Field.search(WordedNote, "words", 42)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="limit"):
-        BM25Field.search(Note, "words", "x", limit=2.5)  # type: ignore[arg-type]
+        BM25Field.search(WordedNote, "words", "x", limit=2.5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="tokens"):
-        BM25Field.get_idf(Note, "words", [1])  # type: ignore[list-item]
+        BM25Field.get_idf(WordedNote, "words", [1])  # type: ignore[list-item]
     with pytest.raises(QueryException, match="surrogate"):
         BM25Field.search(Peculiar, "words", "half \ud800")
 
@@ -792,15 +792,15 @@ def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
 
 def test_the_field_takes_no_value_and_is_stored_as_none(server: redis.Redis) -> None:
     with pytest.raises(ModelException, match="takes no value"):
-        Note(name="a", words="text")
-    note = Note.create(name="a", text="red")
-    assert note.words is None and Note.query.get("Note:a").words is None
-    assert server.hget("Note:a", "words") == b"\xc0"
+        WordedNote(name="a", words="text")
+    note = WordedNote.create(name="a", text="red")
+    assert note.words is None and WordedNote.query.get("WordedNote:a").words is None
+    assert server.hget("WordedNote:a", "words") == b"\xc0"
     note.words = "red"
     with pytest.raises(ModelException, match="takes no value"):
         note.save()
     with pytest.raises(QueryException, match="keyword_search"):
-        Note.query.filter(words="red").all()
+        WordedNote.query.filter(words="red").all()
 
 
 def test_an_abstract_base_may_name_a_source_of_its_subclasses(server: redis.Redis) -> None:

@@ -542,9 +542,9 @@ def process_work(seed: int, count: int) -> None:
     redis_db.get_REDIS_DB().hset(DONE, str(seed), msgpack.packb(pairs))
 
 
-def test_updates_of_4_processes_all_count_in_some_order(server: redis.Redis, shared_server: Server) -> None:
+def test_updates_of_8_processes_all_count_in_some_order(server: redis.Redis, shared_server: Server) -> None:
     Belief.create(name="shared")
-    processes = [start(process_work, shared_server.url, 1000 * number, 100) for number in range(4)]
+    processes = [start(process_work, shared_server.url, 1000 * number, 50) for number in range(8)]
     for process in processes:
         process.join(60)
     assert server.lrange(ERRORS, 0, -1) == []

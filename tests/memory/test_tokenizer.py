@@ -103,6 +103,34 @@ def test_emoji_and_control_characters_only_separate() -> None:
     assert tokenize("smile\U0001f600fire\x00water\U0001f468\u200d\U0001f469") == ["smile", "fire", "water"]
 
 
+def test_emoji_are_words_of_their_own_where_asked_for() -> None:
+    assert ENGLISH("party\U0001f389 time \u2764\ufe0f\U0001f44d\U0001f3fd") == [
+        "parti",
+        "\U0001f389",
+        "time",
+        "\u2764",
+        "\U0001f44d",
+    ]
+    assert ENGLISH("\U0001f1f5\U0001f1f9") == ["\U0001f1f5\U0001f1f9"]  # a flag is two characters
+    assert tokenize("\u2764\ufe0f") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("call get_user_id(user_id)", ["call", "get_user_id", "user_id"]),
+        ("write to anna.smith@example.com", ["write", "anna", "smith", "exampl", "com"]),
+        ("https://example.com/api/users?page=12345", ["https", "exampl", "com", "api", "user", "page", "12345"]),
+        ("Привет, МИР!", ["привет", "мир"]),
+        ("مرحبا بالعالم", ["مرحبا", "بالعالم"]),
+        ("東京 สดี", ["東京", "สด", "ดี"]),
+    ],
+    ids=["identifier", "mail", "url", "cyrillic", "arabic", "unspaced"],
+)
+def test_what_is_no_english_prose_is_found_by_its_parts(text: str, words: list[str]) -> None:
+    assert ENGLISH(text) == words
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_is_cut_the_same_way_whatever_its_case_or_composition(text: str) -> None:

@@ -26,11 +26,13 @@ class Player(Model):
 @pytest.fixture(params=["", "staging"])
 def namespace(request, server, shared_server):
     if not request.param:
-        return ""
+        yield ""
+        return
     if not hasattr(shared_server, "socket"):
         pytest.skip("one server")
     redis_db.set_REDIS_DB_settings(env_partition_name=request.param, unix_socket_path=shared_server.socket)
-    return request.param
+    yield request.param
+    redis_db.set_REDIS_DB_settings(env_partition_name="", unix_socket_path=shared_server.socket)
 
 
 def test_a_partition_by_relationship_is_found_moved_and_kept_without_the_namespace(namespace):

@@ -434,25 +434,26 @@ local function advance(set, most)
     if high then room = room + math.abs(high) end
   end
   room = room * 1e-12 -- a bound minus its parts is not the sum of the rest to the last bit
-  local members = set.walk.names(count)
+  local members, walked = set.walk.take(count) -- `walked`: their scores in this set, so that nobody asks again
   set.step = math.min(set.step * 2, q.chunks[2])
   set.at = set.walk.score
   visited = visited + #members
   local can_drop = wanted > -math.huge and not (q.aggregate == 'MAX') and most < math.huge
-  local parts, left = {}, {}
-  for i = 1, #members do parts[i] = {}; left[i] = most end
+  local parts, left, own, count_left = {}, {}, {}, #members
+  for i = 1, count_left do walked[i] = score_number(walked[i]) end
   for a = 1, #asking do
     local signal = asking[a]
+    local number, high, depends = signal.number, highest[signal.number], #signal.sets
     local values = {}
-    for k = 1, #signal.sets do values[k] = looked_up(signal.sets[k].key, members) end
-    local kept, kept_parts, kept_left, n = {}, {}, {}, 0
-    local high = highest[signal.number]
-    for i = 1, #members do
-      local own = {}
-      for k = 1, #values do own[k] = values[k][i] end
-      local part = signal.part_of(own, members[i])
-      local stays = true
-      local rest = left[i]
+    for k = 1, depends do
+      local asked = signal.sets[k]
+      values[k] = asked == set and walked or looked_up(asked.key, members)
+    end
+    local kept, kept_parts, kept_left, kept_walked, n = {}, {}, {}, {}, 0
+    for i = 1, count_left do
+      for k = 1, depends do own[k] = values[k][i] end
+      local member = members[i]
+      local part, rest, stays = signal.part_of(own, member), left[i] or most, true
       if can_drop then
         if summed then
           if high then rest = rest - high + (part or 0) end
@@ -461,12 +462,14 @@ local function advance(set, most)
       end
       if stays then
         n = n + 1
-        parts[i][signal.number] = part or nil
-        kept[n], kept_parts[n], kept_left[n] = members[i], parts[i], rest
+        local known = parts[i] or {}
+        known[number] = part or nil
+        kept[n], kept_parts[n], kept_left[n], kept_walked[n] = member, known, rest, walked[i]
       end
     end
-    members, parts, left = kept, kept_parts, kept_left
+    members, parts, left, walked, count_left = kept, kept_parts, kept_left, kept_walked, n
     if n == 0 then return end
+    for k = 1, depends do own[k] = nil end
   end
   local scores, known = {}, {}
   for i = 1, #members do
