@@ -253,7 +253,7 @@ def test_what_is_gone_leaves_nothing_in_any_key_of_any_primitive(server: redis.R
     if way == "delete":
         record.delete()
     elif way == "query":
-        Whole.query.filter(name="departed").delete()
+        Whole.bulk_delete(Whole.query.filter(name="departed"))
     elif way == "expiry":
         server.zadd(model_keys("", "Whole").expiry, {record.pk: 1.0})
         server.delete(record.pk)  # what is left when a TTL ends
