@@ -26,11 +26,8 @@ K1, B = 1.2, 0.75
 TWO = {"relevance": 0.1, "certainty": 1.0}
 FOUR = {"relevance": 0.1, "certainty": 1.0, "access_count": 0.2, "priority": 0.5}
 FIRST_CONFIDENCE = 0.5
-STEPS = (
-    1.0,
-    0.5,
-)  # how far the first signal moves a confidence: by the formula all the way, in popoto 1.10.1 half of it
 PRIORITY = 0.7  # from here on a memory has priority
+OWN_FORMULA = ("composite_two", "composite_four")  # popoto 1.10.1 moves confidences by another rule: not compared
 NEAR = 2e-3  # how far the minutes of a run may shift a score: see `is_right`
 
 _ZIPF = list(itertools.accumulate(1 / rank for rank in range(1, VOCABULARY + 1)))
@@ -78,7 +75,7 @@ def reads(number: int) -> int:
 
 
 def rating(number: int) -> float:
-    """The signal that its confidence got."""
+    """The signal that its confidence got; the first one replaces the prior."""
     return 0.5 + 0.5 * (number * _STRIDE % 2**32) / 2**32
 
 
@@ -94,12 +91,11 @@ def with_cycles(number: int, now: float | None = None) -> float:
     return decayed(number) + swing * (2.0 if reads(number) else 1.0)
 
 
-def composite(number: int, weights: dict[str, float], step: float = 1.0) -> float:
-    moved = (rating(number) - FIRST_CONFIDENCE) * step if reads(number) else 0.0
+def composite(number: int, weights: dict[str, float]) -> float:
     priority = importance(number) / 10
     parts = {
         "relevance": decayed(number),
-        "certainty": FIRST_CONFIDENCE + moved,
+        "certainty": rating(number) if reads(number) else FIRST_CONFIDENCE,
         "access_count": float(reads(number)),
         "priority": priority if priority >= PRIORITY else 0.0,
     }
@@ -128,23 +124,21 @@ def bm25(size: int, call: int) -> Callable[[int], float]:
     return score
 
 
-def score_of(operation: str, size: int, call: int, step: float) -> Callable[[int], float]:
+def score_of(operation: str, size: int, call: int) -> Callable[[int], float]:
     if operation == "search":
         return bm25(size, call)
     if operation == "top_by_decay_cycles":
         now = time.time()
         return lambda number: with_cycles(number, now)
     weights = TWO if operation == "composite_two" else FOUR
-    return lambda number: composite(number, weights, step)
+    return lambda number: composite(number, weights)
 
 
 def is_right(operation: str, size: int, call: int, answer: object) -> bool:
     """Whether an answer holds the best, up to equal scores and what the minutes of the run have changed."""
-    return isinstance(answer, list) and any(_holds_the_best(operation, size, call, answer, step) for step in STEPS)
-
-
-def _holds_the_best(operation: str, size: int, call: int, answer: list[str], step: float) -> bool:
-    score = score_of(operation, size, call, step)
+    if not isinstance(answer, list):
+        return False
+    score = score_of(operation, size, call)
     best = heapq.nlargest(data.PAGE, map(score, range(size)))
     best = [value for value in best if value > 0] if operation == "search" else best
     found = [score(data.number_of(name)) for name in answer]
