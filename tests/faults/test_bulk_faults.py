@@ -26,7 +26,7 @@ def import_for_ever(start: int) -> None:
 
     def source(number: int) -> Any:
         for place in range(5 * BATCH):
-            yield FaultItem(name=f"{start}-{number}-{place}", status=f"s{number}", rank=place // BATCH)
+            yield FaultItem(name=f"{start}-{number}-{place:03}", status=f"s{number}", rank=place // BATCH)
 
     number = 0
     while True:
