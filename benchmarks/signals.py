@@ -44,8 +44,8 @@ class SignalRow(TypedDict):
 
 
 def row(number: int, now: float) -> SignalRow:
-    """One memory: importance 1 to 10, last touched 1 to 90 days before `now`, 15 words by Zipf's law."""
-    touched = data.memory(number, now)["relevance"]
+    """One memory: importance 1 to 10, touched up to 90 days before `now`, 15 words by Zipf's law."""
+    touched = now - age_days(number) * data.SECONDS_A_DAY
     return {
         "agent_id": data.AGENT,
         "name": data.name_of(number),
@@ -70,8 +70,16 @@ def query(call: int) -> str:
 
 
 def reads(number: int) -> int:
-    """How often it was read; those that were read at all were rated once as well."""
-    return number // OFTEN % 4 + 1 if number % OFTEN == 0 else 0
+    """How often it was read, 1 to 50 by a power law; those that were read at all were rated once as well."""
+    if number % OFTEN:
+        return 0
+    return min(50, int(2**32 / (number // OFTEN * _STRIDE % 2**32 + 1)))
+
+
+def age_days(number: int) -> float:
+    """Days since it was last touched: 1 to 90, for those that were read 1 to 90 by how rarely."""
+    days = -data.memory(number, 0.0)["relevance"] / data.SECONDS_A_DAY
+    return max(1.0, days / reads(number)) if reads(number) else days
 
 
 def rating(number: int) -> float:
@@ -80,8 +88,7 @@ def rating(number: int) -> float:
 
 
 def decayed(number: int) -> float:
-    age_days = -data.memory(number, 0.0)["relevance"] / data.SECONDS_A_DAY
-    return importance(number) * age_days**-data.DECAY_RATE
+    return importance(number) * age_days(number) ** -data.DECAY_RATE
 
 
 def with_cycles(number: int, now: float | None = None) -> float:
