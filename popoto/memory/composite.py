@@ -79,7 +79,7 @@ class Composite:
         if not is_number(weight):
             raise QueryException(f"composite_score(): the weight of '{name}' is {weight!r}; expected a finite number.")
         model = self.builder.model_class
-        meta, filters = model._meta, self.builder._filters
+        meta, filters = model._meta, self.builder.exact()
         self.names.append(name)
         special = signal_keys(model).get(name)
         if special is not None:

@@ -24,7 +24,7 @@ from popoto.memory.valueless import is_finite_number
 from popoto.orm.commands import Command, hash_of
 from popoto.orm.drivers import adrive, arun, drive, run
 from popoto.orm.fields.base import Field
-from popoto.orm.fields.sorted import partition_names, require_fields
+from popoto.orm.fields.sorted import partition_names, partition_values, require_fields
 from popoto.orm.keys import ModelKeys, index_part, occupancy_key
 from popoto.orm.scripts import Script, register_kind
 from popoto.orm.selection import Order, Selection
@@ -122,21 +122,15 @@ class ConfidenceField(PartitionMigration, Field):
 
     def rank_base(self, keys: ModelKeys) -> str:
         """Return the key of the ordered sets of confidences, without the partition."""
-        return keys.base(self.field_class_key, f"{self.name}:data") + "::rank"
+        return self._data_key(keys, []) + "::rank"
 
     def rank_key(self, keys: ModelKeys, given: Mapping[str, Any], fields: Mapping[str, Field]) -> str:
         """Return the ordered set of confidences of the partition that a filter names.
 
         Raises: QueryException: a partition field has no exact filter.
         """
-        missing = [p for p in self.partition_by if p not in given]
-        if missing:
-            raise QueryException(
-                f"'{self.name}' is partitioned by {', '.join(self.partition_by)}: add an exact filter for "
-                f"{', '.join(missing)}, e.g. filter({missing[0]}=...)."
-            )
-        parts = [index_part(fields[p].filter_value(given[p])) for p in self.partition_by]
-        return ":".join([self.rank_base(keys), *parts])
+        values = partition_values(self.name, self.partition_by, given, fields)
+        return ":".join([self.rank_base(keys), *map(index_part, values)])
 
     def get_data_hash_key(self, instance: Any, field_name: str) -> str:
         """Return the companion hash of an instance's current partition."""
@@ -271,15 +265,7 @@ def most_believed_steps(builder: QueryBuilder[Any], field_name: str, n: int) -> 
     """
     model = builder.model_class
     field, meta = confidence_field(model, field_name), model._meta
-    given = builder._filters
-    missing = [name for name in field.partition_by if name not in given]
-    if missing:
-        raise QueryException(
-            f"'{field_name}' is partitioned by {', '.join(field.partition_by)}: add an exact filter for "
-            f"{', '.join(missing)}, e.g. filter({missing[0]}=...)."
-        )
-    parts = [index_part(meta.fields[name].filter_value(given[name])) for name in field.partition_by]
-    ranked = ":".join([f"{field._data_key(meta.keys, [])}::rank", *parts])
+    ranked = field.rank_key(meta.keys, builder.exact(), meta.fields)
     selection = Selection(model, meta.keys, builder.compiled(), Order(ranked, descending=True), 0, n)
     return (yield from selection.record_keys())
 

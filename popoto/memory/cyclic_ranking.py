@@ -45,7 +45,7 @@ def top_by_decay_steps(
     if type(n) is not int:
         raise TypeError(f"top_by_decay(n={n!r}): expected a whole number.")
     meta = model._meta
-    own = field.ranking_keys(meta.keys, builder._filters, meta.fields)
+    own = field.ranking_keys(meta.keys, builder.exact(), meta.fields)
     base = ranking.base_plan(model, field, own, base_score_field)
     wanted = n if builder._limit is None else min(n, builder._limit)
     if wanted <= 0:

@@ -92,16 +92,19 @@ def why_not_steps(composite: Composite, record: Any, limit: int) -> Generator[An
 
 def _refusals(builder: Any, key: str) -> Generator[Any, Any, list[str]]:
     """Return the filters, one by one, that do not let the record through."""
-    meta = builder.model_class._meta
+    model = builder.model_class
+    partition = {name for field in model._meta.fields.values() for name in getattr(field, "partition_by", ())}
+    given = {name: value for name, value in builder.exact().items() if name in partition}
+    conditions = [
+        (f"{name}={value!r}", model.query.filter(**{**given, name: value})) for name, value in builder._filters.items()
+    ]
+    conditions += [(repr(tree), model.query.filter(tree, **given)) for tree in builder._trees]
     out = []
-    partition = {name for field in meta.fields.values() for name in getattr(field, "partition_by", ())}
-    given = {name: value for name, value in builder._filters.items() if name in partition}
-    for name, value in builder._filters.items():
-        alone = builder.model_class.query.filter(**{**given, name: value})
+    for shown, alone in conditions:
         selection = alone.selection()
         selection.compiled.narrow(["keys", key])
         if not (yield from selection.record_keys()):
-            out.append(f"{name}={value!r}")
+            out.append(shown)
     return out
 
 

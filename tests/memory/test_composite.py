@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from popoto import ConfidenceField, DecayingSortedField, Field, KeyField, Model, QueryException, SortedField
+from popoto import ConfidenceField, DecayingSortedField, Field, KeyField, Model, Q, QueryException, SortedField
 from popoto.memory import composite
 from popoto.memory.composite import composite_of, composite_steps
 from popoto.memory.decay import decay_score
@@ -274,6 +274,20 @@ def test_why_not_says_what_kept_a_record_out(server):
     refused = query.why_not("RankedNote:a:n3", {"rank": 1.0}, post_filter=lambda key, score: score < 2)
     assert refused.post_filtered and "post_filter" in str(refused)
     assert not query.why_not("RankedNote:a:nope", {"rank": 1.0}).stored
+
+
+def test_the_partition_may_be_named_by_a_condition_as_well(server):
+    for agent in "ab":
+        RankedNote.create(name="n", agent=agent, per_agent=1.0, rank=2.0)
+    for query in (RankedNote.query.filter(Q(agent="a")), RankedNote.query.filter(RankedNote.agent == "a")):
+        assert [n.agent for n in query.composite_score({"per_agent": 1.0})] == ["a"]
+        assert query.why_not("RankedNote:a:n", {"per_agent": 1.0}).returned
+
+
+def test_why_not_names_the_condition_that_refuses(server):
+    RankedNote.create(name="n", agent="a", rank=1.0)
+    out = RankedNote.query.filter(~Q(agent="a")).why_not("RankedNote:a:n", {"rank": 1.0})
+    assert (out.refused_by, out.returned) == ((repr(~Q(agent="a")),), False)
 
 
 def test_why_not_names_a_tie_that_the_key_decides(server):

@@ -153,13 +153,7 @@ class SortedIndex(Field):
 
         Raises: QueryException: a partition field has no exact filter.
         """
-        missing = [name for name in self.partition_by if name not in given]
-        if missing:
-            raise QueryException(
-                f"'{self.name}' is partitioned by {', '.join(self.partition_by)}: add an exact filter for "
-                f"{', '.join(missing)}, e.g. filter({missing[0]}=...)."
-            )
-        values = [fields[name].filter_value(given[name]) for name in self.partition_by]
+        values = partition_values(self.name, self.partition_by, given, fields)
         return keys.index(self.field_class_key, self.name, *values)
 
     # -- filters ----------------------------------------------------------------------------------------------------
@@ -234,6 +228,22 @@ def partition_names(label: str, partition_by: Any) -> tuple[str, ...]:
     if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
         raise ModelException(f"{label}: partition_by= expected a field name or a tuple of them, got {partition_by!r}.")
     return names
+
+
+def partition_values(
+    name: str, partition_by: tuple[str, ...], given: Mapping[str, Any], fields: Mapping[str, Field]
+) -> list[Any]:
+    """Return the values of the partition of field `name` that the exact filters `given` say.
+
+    Raises: QueryException: a partition field has no exact filter.
+    """
+    missing = [part for part in partition_by if part not in given]
+    if missing:
+        raise QueryException(
+            f"'{name}' is partitioned by {', '.join(partition_by)}: add an exact filter for {', '.join(missing)}, "
+            f"e.g. filter({missing[0]}=...)."
+        )
+    return [fields[part].filter_value(given[part]) for part in partition_by]
 
 
 def require_fields(field: Field, model: Any, option: str, names: tuple[str, ...]) -> None:
