@@ -17,6 +17,7 @@ import redis
 
 SLOTS = 16384
 NODE_TIMEOUT_MS = 1000
+SETTLED_S = 0.5  # how long after a move the nodes may still hear what was sent before it
 HIGHEST_PORT = 55534  # the bus listens 10,000 above
 
 
@@ -74,6 +75,7 @@ class Cluster:
     def __init__(self, binary: str, masters: int = 3, options: tuple[str, ...] = ()) -> None:
         self.binary = binary
         self.options = options
+        self._moved_at: dict[int, float] = {}
         self.nodes = [Node(binary, *options) for _ in range(masters)]
         for number, node in enumerate(self.nodes):
             first, last = number * SLOTS // masters, (number + 1) * SLOTS // masters - 1
@@ -143,6 +145,9 @@ class Cluster:
         source = source or self.owner(slot)
         if source is target:
             return
+        # A word that the source sent before it had the slot, and that comes only now, would make the target the owner at
+        # once: the server then drops the keys that still lie at the source.
+        time.sleep(max(0.0, self._moved_at.get(slot, 0.0) + SETTLED_S - time.monotonic()))
         source_id, target_id = source.id, target.id
         target.client.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", source_id)
         source.client.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", target_id)
@@ -159,6 +164,7 @@ class Cluster:
                     node.client.execute_command("CLUSTER SETSLOT", slot, "NODE", target_id)
         # Else a late word of an earlier owner may undo the next move: an epoch that is not known is not exceeded.
         wait_for("the nodes to know the move", lambda: len({_epochs(node) for node in self.nodes}) == 1)
+        self._moved_at[slot] = time.monotonic()
 
     def remove(self) -> None:
         for node in self.nodes:
