@@ -145,8 +145,8 @@ class Cluster:
         source = source or self.owner(slot)
         if source is target:
             return
-        # A word that the source sent before it had the slot, and that comes only now, would make the target the owner at
-        # once: the server then drops the keys that still lie at the source.
+        # A word that the source sent before it had the slot, and that comes only now, would make the target the owner
+        # at once: the server then drops the keys that still lie at the source.
         time.sleep(max(0.0, self._moved_at.get(slot, 0.0) + SETTLED_S - time.monotonic()))
         source_id, target_id = source.id, target.id
         target.client.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", source_id)
