@@ -20,7 +20,7 @@ from popoto.exceptions import QueryException
 from popoto.memory import clock
 from popoto.memory.confidence import ConfidenceField
 from popoto.memory.decay import DecayingSortedField, is_number
-from popoto.memory.ranking import CHUNKS, GATHER, ROWS, SLICE, TOP_MAX, read_ranked, refuse_misplaced
+from popoto.memory.ranking import CHUNKS, GATHER, ROWS, SLICE, TOP_MAX, read_ranked, refuse_misplaced, wanted_of
 from popoto.orm.commands import Command
 from popoto.orm.fields.sorted import SortedIndex
 from popoto.orm.plan import pack
@@ -154,13 +154,15 @@ class Composite:
         query = self._query(n, compiled.where)
         state: Any = b""
         while True:
-            code, flat, rows, visited, *state = yield self._command(query, *state if state else (b"",))
+            reply = yield self._command(query, state)
+            code, flat, rows, visited = reply[:4]
             self.visited += visited
             self.calls += 1
             if code == 0:
                 pairs = iter(flat)
                 scored = zip(pairs, pairs, strict=True)
                 return [(key, float(text), rows[i] if rows else None) for i, (key, text) in enumerate(scored)]
+            state = reply[4]
 
     def all_ranked(self) -> Steps:
         """Return every candidate (a Ranked)."""
@@ -280,13 +282,11 @@ def composite_steps(
         stats: gets "visited" (members looked at) and "calls".
     Raises: TypeError: limit is no int.
     """
-    if type(limit) is not int:
-        raise TypeError(f"composite_score(limit={limit!r}): expected a whole number.")
     builder = composite.builder
-    wanted = limit if builder._limit is None else min(limit, builder._limit)
+    wanted = wanted_of(builder, "composite_score(limit", limit)
     if wanted <= 0:
         return []
-    ranked: Ranked = yield from composite.surviving(min(wanted, 2**31))
+    ranked: Ranked = yield from composite.surviving(wanted)
     shown = [(key, raw / composite.temperature, row) for key, raw, row in ranked]
     counted = {"calls": composite.calls, "visited": composite.visited}
     out = yield from read_ranked(builder.model_class, shown, counted, "_composite_score")

@@ -42,19 +42,17 @@ def top_by_decay_steps(
         return (yield from plain)
     ranking.refuse_misplaced(builder, "top_by_decay()")
     rate = ranking.rate_of(field, decay_rate)
-    if type(n) is not int:
-        raise TypeError(f"top_by_decay(n={n!r}): expected a whole number.")
+    wanted = ranking.wanted_of(builder, "top_by_decay(n", n)
     meta = model._meta
     own = field.ranking_keys(meta.keys, builder.exact(), meta.fields)
     base = ranking.base_plan(model, field, own, base_score_field)
-    wanted = n if builder._limit is None else min(n, builder._limit)
     if wanted <= 0:
         return []
     walk = Composite(builder, "SUM", None, 1.0, None, names=[field.name])
     group = group_of(own[0], meta.keys.base(field.field_class_key, field.name))
     places = walk.place(own[0]), walk.place(base["key"]) if base["base"] == "set" else 0
     walk.signals.append(["cyclic", 1.0, *places, group, rate, base["name"]])
-    ranked = yield from walk.best(min(wanted, 2**31))
+    ranked = yield from walk.best(wanted)
     counted = {"visited": walk.visited, "calls": walk.calls}
     out = yield from ranking.read_ranked(model, ranked, counted, "_decay_score")
     if stats is not None:

@@ -11,12 +11,12 @@ from popoto.memory.bm25 import BM25Field, search_steps
 from popoto.memory.composite import Composite, PostFilter, composite_of, composite_steps
 from popoto.memory.cyclic_ranking import top_by_decay_steps
 from popoto.memory.fusion import PLACE, fuse_steps, reciprocal_ranks
+from popoto.memory.rankings import Rankings
 from popoto.memory.why_not import WhyNot, why_not_steps
 from popoto.orm import shards
 from popoto.orm.builder import QueryBuilder
 from popoto.orm.building import T
 from popoto.orm.commands import Command, hash_of
-from popoto.orm.drivers import adrive, drive
 from popoto.orm.q import Filter
 from popoto.orm.query import Query, QueryOf
 from popoto.orm.related import together
@@ -25,137 +25,52 @@ from popoto.orm.shortcuts import M
 Ranked = Generator[Any, Any, list[Any]]
 
 
-class MemoryQueryBuilder(QueryBuilder[T]):
+class MemoryQueryBuilder(Rankings, QueryBuilder[T]):
     """A QueryBuilder that also ranks; its filters restrict what is ranked."""
 
-    def top_by_decay(
+    def _ranker(self) -> MemoryQueryBuilder[T]:
+        return self
+
+    # -- the steps of the public calls ---------------------------------------------------------------------------------
+
+    def _top_by_decay(self, field_name: str | None, n: int, rate: float | None, base: str | None) -> Ranked:
+        return self._best(lambda: top_by_decay_steps(self, field_name, n, rate, base), "_decay_score", n)
+
+    def _composite_score(
         self,
-        field_name: str | None = None,
-        n: int = 10,
-        decay_rate: float | None = None,
-        base_score_field: str | None = None,
-    ) -> list[Any]:
-        """Return the n records with the highest time-decayed score, best first, each with its `_decay_score`.
-
-            score = base * max(days since last touched, 0.01) ^ -decay_rate
-
-        Exact, without reading every record; equal scores by descending key.
-
-        Args:
-            field_name: a DecayingSortedField; may be left out when the model has one.
-            n: at most this many.
-            decay_rate, base_score_field: instead of the field's own, for this call.
-        Raises: QueryException: no or several such fields, a field of another kind, a partition without a filter.
-        """
-        return drive(self._top_by_decay(field_name, n, decay_rate, base_score_field))
-
-    async def async_top_by_decay(
-        self,
-        field_name: str | None = None,
-        n: int = 10,
-        decay_rate: float | None = None,
-        base_score_field: str | None = None,
-    ) -> list[Any]:
-        """Await `top_by_decay()`."""
-        return await adrive(self._top_by_decay(field_name, n, decay_rate, base_score_field))
-
-    def composite_score(
-        self,
-        indexes: Mapping[str, float] | None = None,
-        limit: int = 10,
-        aggregate: str = "SUM",
-        min_score: float | None = None,
-        post_filter: PostFilter | None = None,
-        co_occurrence_boost: Mapping[str, float] | None = None,
-        temperature: float = 1.0,
-        similarity_boost: Mapping[str, float] | None = None,
-        explain: bool = False,
-    ) -> list[Any]:
-        """Return the `limit` records with the highest weighted composite of several signals, best first.
-
-        Exact, in one round trip, without reading every record. Each result has its score in `_composite_score`.
-
-        Args:
-            indexes: name -> weight, any finite number. Names: decaying, confidence and sorted fields, "access_count"
-                (AccessTrackerMixin), "priority" (WriteFilterMixin).
-            limit: 0 or less gives [].
-            aggregate: "SUM", "MIN" or "MAX". A signal that does not hold a record counts 0; for MIN it does not count.
-            min_score: lowest composite (before the temperature) that counts.
-            post_filter: (redis key, shown score) -> bool; candidates are drawn until `limit` survive.
-            co_occurrence_boost, similarity_boost: redis key -> score, further signals of weight 1.
-            temperature: > 0; shown scores are divided by it.
-            explain: True puts the part of each signal into `_score_parts` of each result (one round trip more).
-        Raises: QueryException: an unknown signal, an argument out of range, a partition without an exact filter.
-        """
+        indexes: Mapping[str, float] | None,
+        limit: int,
+        aggregate: str,
+        min_score: float | None,
+        post_filter: PostFilter | None,
+        co_occurrence_boost: Mapping[str, float] | None,
+        temperature: float,
+        similarity_boost: Mapping[str, float] | None,
+        explain: bool,
+    ) -> Ranked:
         make = partial(
             self._composite, indexes, aggregate, min_score, post_filter, co_occurrence_boost, similarity_boost,
             temperature,
         )  # fmt: skip
-        return drive(self._best(lambda: composite_steps(make(), limit, explain), "_composite_score", limit))
+        return self._best(lambda: composite_steps(make(), limit, explain), "_composite_score", limit)
 
-    async def async_composite_score(
-        self,
-        indexes: Mapping[str, float] | None = None,
-        limit: int = 10,
-        aggregate: str = "SUM",
-        min_score: float | None = None,
-        post_filter: PostFilter | None = None,
-        co_occurrence_boost: Mapping[str, float] | None = None,
-        temperature: float = 1.0,
-        similarity_boost: Mapping[str, float] | None = None,
-        explain: bool = False,
-    ) -> list[Any]:
-        """Await `composite_score()`."""
-        make = partial(
-            self._composite, indexes, aggregate, min_score, post_filter, co_occurrence_boost, similarity_boost,
-            temperature,
-        )  # fmt: skip
-        return await adrive(self._best(lambda: composite_steps(make(), limit, explain), "_composite_score", limit))
-
-    def why_not(
+    def _why_not(
         self,
         record: Any,
-        indexes: Mapping[str, float] | None = None,
-        limit: int = 10,
-        aggregate: str = "SUM",
-        min_score: float | None = None,
-        post_filter: PostFilter | None = None,
-        co_occurrence_boost: Mapping[str, float] | None = None,
-        temperature: float = 1.0,
-        similarity_boost: Mapping[str, float] | None = None,
-    ) -> WhyNot:
-        """Return what keeps a record out of `composite_score` with the same arguments, and how far it is.
-
-        A diagnosis, not for hot paths: it scores every candidate.
-
-        Args:
-            record: an instance or a Redis key.
-        """
+        indexes: Mapping[str, float] | None,
+        limit: int,
+        aggregate: str,
+        min_score: float | None,
+        post_filter: PostFilter | None,
+        co_occurrence_boost: Mapping[str, float] | None,
+        temperature: float,
+        similarity_boost: Mapping[str, float] | None,
+    ) -> Generator[Any, Any, WhyNot]:
         make = partial(
             self._composite, indexes, aggregate, min_score, post_filter, co_occurrence_boost, similarity_boost,
             temperature,
         )  # fmt: skip
-        found: WhyNot = drive(self._alone(lambda: why_not_steps(make(), record, limit)))
-        return found
-
-    async def async_why_not(
-        self,
-        record: Any,
-        indexes: Mapping[str, float] | None = None,
-        limit: int = 10,
-        aggregate: str = "SUM",
-        min_score: float | None = None,
-        post_filter: PostFilter | None = None,
-        co_occurrence_boost: Mapping[str, float] | None = None,
-        temperature: float = 1.0,
-        similarity_boost: Mapping[str, float] | None = None,
-    ) -> WhyNot:
-        """Await `why_not()`."""
-        make = partial(
-            self._composite, indexes, aggregate, min_score, post_filter, co_occurrence_boost, similarity_boost,
-            temperature,
-        )  # fmt: skip
-        return await adrive(self._alone(lambda: why_not_steps(make(), record, limit)))
+        return self._alone(lambda: why_not_steps(make(), record, limit))
 
     def _composite(
         self,
@@ -174,42 +89,8 @@ class MemoryQueryBuilder(QueryBuilder[T]):
         }
         return composite_of(self, indexes, aggregate, min_score, post_filter, boosts, temperature)
 
-    def keyword_search(self, query_text: str, field: str | None = None, limit: int = 10) -> list[Any]:
-        """Return the records that match the words best (BM25), best first, each with its `_bm25_score`.
-
-        Args:
-            field: a BM25Field; may be left out when the model has one.
-        Raises: QueryException: no or several such fields, or a field of another kind.
-        """
-        return drive(self._best(lambda: self._keyword_steps(query_text, field, limit), "_bm25_score", limit))
-
-    async def async_keyword_search(self, query_text: str, field: str | None = None, limit: int = 10) -> list[Any]:
-        """Await `keyword_search()`."""
-        return await adrive(self._best(lambda: self._keyword_steps(query_text, field, limit), "_bm25_score", limit))
-
-    def fuse(
-        self, k: float = 60, limit: int = 10, post_filter: PostFilter | None = None, **ranked_lists: Any
-    ) -> list[Any]:
-        """Return the records that several ranked lists put first (reciprocal rank fusion), each with its `_rrf_score`.
-
-            score = sum over the lists of 1 / (k + place)
-
-        Filters apply, records that are gone take no place; equal scores in the order in which they are first met.
-
-        Args:
-            k: >= 0; the higher it is, the less the first places stand out.
-            limit: 0 or less gives [].
-            post_filter: (redis key, fused score) -> bool; `limit` of those it lets through are returned.
-            ranked_lists: name=list, best first, of (redis_key or instance, score), keys or instances; None is empty.
-        Raises: QueryException: no list, or an argument out of range.
-        """
-        return drive(self._fuse(ranked_lists, k, limit, post_filter))
-
-    async def async_fuse(
-        self, k: float = 60, limit: int = 10, post_filter: PostFilter | None = None, **ranked_lists: Any
-    ) -> list[Any]:
-        """Await `fuse()`."""
-        return await adrive(self._fuse(ranked_lists, k, limit, post_filter))
+    def _keyword_search(self, query_text: str, field: str | None, limit: int) -> Ranked:
+        return self._best(lambda: self._keyword_steps(query_text, field, limit), "_bm25_score", limit)
 
     def _fuse(self, ranked_lists: Mapping[str, Any], k: float, limit: int, post_filter: PostFilter | None) -> Ranked:
         scores = reciprocal_ranks(ranked_lists, k)
@@ -231,9 +112,6 @@ class MemoryQueryBuilder(QueryBuilder[T]):
             have = ", ".join(names) or "none"
             raise QueryException(f"{self.model_class.__name__} has not one BM25Field but {have}; name it with field=.")
         return names[0]
-
-    def _top_by_decay(self, field_name: str | None, n: int, rate: float | None, base: str | None) -> Ranked:
-        return self._best(lambda: top_by_decay_steps(self, field_name, n, rate, base), "_decay_score", n)
 
     def _best(self, make: Callable[[], Ranked], score: str, n: int) -> Ranked:
         """Return what the steps of `make` rank first, of all shards of the model; tell the model who is handed out."""
@@ -272,7 +150,7 @@ class MemoryQueryBuilder(QueryBuilder[T]):
         return found
 
 
-class MemoryQuery(Query[M]):
+class MemoryQuery(Rankings, Query[M]):
     """`Model.query`: the ORM's lookups and the rankings of the memory fields."""
 
     builder_class = MemoryQueryBuilder
@@ -290,92 +168,8 @@ class MemoryQuery(Query[M]):
         def no_track(self) -> MemoryQueryBuilder[M]: ...
         def prefetch(self, *paths: str) -> MemoryQueryBuilder[M]: ...
 
-    def top_by_decay(
-        self,
-        field_name: str | None = None,
-        n: int = 10,
-        decay_rate: float | None = None,
-        base_score_field: str | None = None,
-    ) -> list[Any]:
-        """Rank all records; see MemoryQueryBuilder.top_by_decay. A partitioned field needs `filter()` first."""
-        return MemoryQueryBuilder(self.model_class).top_by_decay(field_name, n, decay_rate, base_score_field)
-
-    async def async_top_by_decay(
-        self,
-        field_name: str | None = None,
-        n: int = 10,
-        decay_rate: float | None = None,
-        base_score_field: str | None = None,
-    ) -> list[Any]:
-        """Await `top_by_decay()`."""
-        builder: MemoryQueryBuilder[M] = MemoryQueryBuilder(self.model_class)
-        return await builder.async_top_by_decay(field_name, n, decay_rate, base_score_field)
-
-    def composite_score(
-        self,
-        indexes: Mapping[str, float] | None = None,
-        limit: int = 10,
-        aggregate: str = "SUM",
-        min_score: float | None = None,
-        post_filter: PostFilter | None = None,
-        co_occurrence_boost: Mapping[str, float] | None = None,
-        temperature: float = 1.0,
-        similarity_boost: Mapping[str, float] | None = None,
-        explain: bool = False,
-    ) -> list[Any]:
-        """Rank all records; see MemoryQueryBuilder.composite_score. A partitioned field needs `filter()` first."""
-        return MemoryQueryBuilder(self.model_class).composite_score(
-            indexes, limit, aggregate, min_score, post_filter, co_occurrence_boost, temperature, similarity_boost,
-            explain,
-        )  # fmt: skip
-
-    async def async_composite_score(
-        self,
-        indexes: Mapping[str, float] | None = None,
-        limit: int = 10,
-        aggregate: str = "SUM",
-        min_score: float | None = None,
-        post_filter: PostFilter | None = None,
-        co_occurrence_boost: Mapping[str, float] | None = None,
-        temperature: float = 1.0,
-        similarity_boost: Mapping[str, float] | None = None,
-        explain: bool = False,
-    ) -> list[Any]:
-        """Await `composite_score()`."""
-        return await MemoryQueryBuilder(self.model_class).async_composite_score(
-            indexes, limit, aggregate, min_score, post_filter, co_occurrence_boost, temperature, similarity_boost,
-            explain,
-        )  # fmt: skip
-
-    def why_not(self, record: Any, indexes: Mapping[str, float] | None = None, limit: int = 10, **given: Any) -> WhyNot:
-        """Say what keeps a record out of `composite_score`; see MemoryQueryBuilder.why_not."""
-        return MemoryQueryBuilder(self.model_class).why_not(record, indexes, limit, **given)
-
-    async def async_why_not(
-        self, record: Any, indexes: Mapping[str, float] | None = None, limit: int = 10, **given: Any
-    ) -> WhyNot:
-        """Await `why_not()`."""
-        return await MemoryQueryBuilder(self.model_class).async_why_not(record, indexes, limit, **given)
-
-    def keyword_search(self, query_text: str, field: str | None = None, limit: int = 10) -> list[Any]:
-        """Search all records; see MemoryQueryBuilder.keyword_search."""
-        return MemoryQueryBuilder(self.model_class).keyword_search(query_text, field, limit)
-
-    async def async_keyword_search(self, query_text: str, field: str | None = None, limit: int = 10) -> list[Any]:
-        """Await `keyword_search()`."""
-        return await MemoryQueryBuilder(self.model_class).async_keyword_search(query_text, field, limit)
-
-    def fuse(
-        self, k: float = 60, limit: int = 10, post_filter: PostFilter | None = None, **ranked_lists: Any
-    ) -> list[Any]:
-        """Fuse ranked lists; see MemoryQueryBuilder.fuse."""
-        return MemoryQueryBuilder(self.model_class).fuse(k, limit, post_filter, **ranked_lists)
-
-    async def async_fuse(
-        self, k: float = 60, limit: int = 10, post_filter: PostFilter | None = None, **ranked_lists: Any
-    ) -> list[Any]:
-        """Await `fuse()`."""
-        return await MemoryQueryBuilder(self.model_class).async_fuse(k, limit, post_filter, **ranked_lists)
+    def _ranker(self) -> MemoryQueryBuilder[M]:
+        return MemoryQueryBuilder(self.model_class)
 
 
 class MemoryQueryOf(QueryOf):

@@ -102,18 +102,16 @@ def top_by_decay_steps(
     field = decaying_field(model, field_name)
     refuse_misplaced(builder, "top_by_decay()")
     rate = rate_of(field, decay_rate)
-    if type(n) is not int:
-        raise TypeError(f"top_by_decay(n={n!r}): expected a whole number.")
+    wanted = wanted_of(builder, "top_by_decay(n", n)
     meta = model._meta
     keys = meta.keys
     touched_key, base_key = field.ranking_keys(keys, builder.exact(), meta.fields)
     base = base_plan(model, field, (touched_key, base_key), base_score_field)
-    wanted = n if builder._limit is None else min(n, builder._limit)
     if wanted <= 0:
         return []
     compiled = builder.compiled(answered=field.partition_by)
     query: dict[str, Any] = {
-        "now": clock.now(), "rate": rate, "n": min(wanted, 2**31), "where": compiled.where,
+        "now": clock.now(), "rate": rate, "n": wanted, "where": compiled.where,
         "members": False, "last": True, "collect": wanted > TOP_MAX,
         "slice": SLICE, "chunks": CHUNKS, "gather": GATHER, "rows": ROWS,
     }  # fmt: skip
@@ -164,6 +162,18 @@ def score_command(
 
 
 # -- the parts of top_by_decay ---------------------------------------------------------------------------------------
+
+
+def wanted_of(builder: QueryBuilder[Any], call: str, n: Any) -> int:
+    """Return how many records a ranking is to give: n, but not more than the builder's limit; 0 or less for none.
+
+    Args:
+        call: the call as far as its argument, e.g. "top_by_decay(n".
+    Raises: TypeError: n is no int.
+    """
+    if type(n) is not int:
+        raise TypeError(f"{call}={n!r}): expected a whole number.")
+    return min(n, 2**31) if builder._limit is None else min(n, builder._limit, 2**31)
 
 
 def refuse_misplaced(builder: QueryBuilder[Any], call: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from popoto.memory.composite import Composite
+from popoto.memory.ranking import wanted_of
 from popoto.orm.commands import Command
 
 
@@ -82,8 +83,8 @@ def why_not_steps(composite: Composite, record: Any, limit: int) -> Generator[An
     filtered = composite.post_filter is not None and not composite.post_filter(key, shown)
     ranked = yield from composite.all_ranked()
     rank = next((place for place, (other, _, _) in enumerate(ranked, 1) if other == key.encode()), None)
-    wanted = limit if builder._limit is None else min(limit, builder._limit)
-    best = yield from composite.surviving(wanted)
+    wanted = wanted_of(builder, "why_not(limit", limit)
+    best = (yield from composite.surviving(wanted)) if wanted > 0 else []
     last = best[-1][1] / composite.temperature if best else None
     inside = any(other == key.encode() for other, _, _ in best)
     lacks = None if last is None else 0.0 if inside else max(0.0, last - shown)
