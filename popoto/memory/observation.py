@@ -17,7 +17,7 @@ happens, or nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from popoto.memory import access, clock
@@ -29,8 +29,8 @@ from popoto.memory.defaults import Defaults
 from popoto.memory.prediction import PredictionLedgerMixin, confidence_fields, meta_key, outcome_errors
 from popoto.memory.proposals import FRAGMENTS as PROPOSALS
 from popoto.memory.proposals import RecallProposal, by_place
-from popoto.orm.commands import Command, queue, require_pipeline
-from popoto.orm.drivers import adrive, drive
+from popoto.orm.commands import Command, queue_all
+from popoto.orm.drivers import adrive, drive, one_by_one
 from popoto.orm.keys import index_part
 from popoto.orm.plan import pack
 from popoto.orm.scripts import Script
@@ -97,7 +97,7 @@ class ObservationProtocol:
             another, expired) is passed over, and logged.
         """
         commands = observe_commands(instances, outcome_map)
-        return drive(_one_by_one(commands)) if pipeline is None else _queued(commands, pipeline)
+        return drive(one_by_one(commands)) if pipeline is None else queue_all(commands, pipeline)
 
     @staticmethod
     async def async_on_context_used(
@@ -105,7 +105,7 @@ class ObservationProtocol:
     ) -> Any:
         """Await `on_context_used()`."""
         commands = observe_commands(instances, outcome_map)
-        return await adrive(_one_by_one(commands)) if pipeline is None else _queued(commands, pipeline)
+        return await adrive(one_by_one(commands)) if pipeline is None else queue_all(commands, pipeline)
 
 
 def observe_commands(instances: Iterable[Any], outcome_map: Mapping[Any, str]) -> list[Command[None]]:
@@ -210,15 +210,3 @@ def _error(instance: Any, outcome: str) -> Any:
     lowers = outcome != "contradicted" and error > instance._pl_confidence_error_threshold
     signal = float(instance._pl_confidence_low_signal) if lowers else False
     return float(error), index_part(str(instance._pl_partition)), signal
-
-
-def _one_by_one(commands: list[Command[None]]) -> Generator[Any, Any, None]:
-    for command in commands:  # noqa: UP028 - a list takes no replies
-        yield command
-
-
-def _queued(commands: list[Command[None]], pipeline: Any) -> Any:
-    require_pipeline(pipeline)
-    for command in commands:
-        queue(command, pipeline)
-    return pipeline

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 from popoto.memory import clock
 from popoto.memory.access import stored_keys
-from popoto.orm.commands import Command, queue, require_pipeline
-from popoto.orm.drivers import adrive, arun, drive, run
+from popoto.orm.commands import Command, queue, queue_all
+from popoto.orm.drivers import adrive, arun, drive, one_by_one, run
 from popoto.orm.keys import ModelKeys, index_part
 from popoto.orm.scripts import Script, register_kind
 
@@ -54,7 +54,7 @@ class RecallProposal:
         Raises: TypeError: an instance was never saved; nothing is noted then. Records that are gone are passed over.
         """
         commands = propose_commands(instances, partition)
-        return drive(_one_by_one(commands)) if pipeline is None else _queued(commands, pipeline)
+        return drive(one_by_one(commands)) if pipeline is None else queue_all(commands, pipeline)
 
     @staticmethod
     async def async_create_batch(
@@ -62,7 +62,7 @@ class RecallProposal:
     ) -> Any:
         """Await `create_batch()`."""
         commands = propose_commands(instances, partition)
-        return await adrive(_one_by_one(commands)) if pipeline is None else _queued(commands, pipeline)
+        return await adrive(one_by_one(commands)) if pipeline is None else queue_all(commands, pipeline)
 
     @staticmethod
     def resolve(instance: Any, outcome: str, partition: Any = None, pipeline: Any = None) -> Any:
@@ -150,18 +150,6 @@ def withdraw_command(instance: Any, partition: Any) -> Command[int]:
     keys = instance._meta.keys_at(instance.pk)
     args = (instance.pk, keys.sentinel, pending_base(keys), _part(partition), "")
     return Command(args, script=WITHDRAW, key_count=2, repeat="token")
-
-
-def _one_by_one(commands: list[Command[Any]]) -> Steps:
-    for command in commands:  # noqa: UP028 - a list takes no replies
-        yield command
-
-
-def _queued(commands: list[Command[Any]], pipeline: Any) -> Any:
-    require_pipeline(pipeline)
-    for command in commands:
-        queue(command, pipeline)
-    return pipeline
 
 
 def _expire_steps(model: Any, partition: Any, ttl: float | None) -> Generator[Any, Any, list[str]]:

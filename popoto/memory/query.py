@@ -11,15 +11,14 @@ from popoto.memory.bm25 import BM25Field, search_steps
 from popoto.memory.composite import Composite, PostFilter, composite_of, composite_steps
 from popoto.memory.cyclic_ranking import top_by_decay_steps
 from popoto.memory.fusion import PLACE, fuse_steps, reciprocal_ranks
+from popoto.memory.ranking import Scored, read_ranked
 from popoto.memory.rankings import Rankings
 from popoto.memory.why_not import WhyNot, why_not_steps
 from popoto.orm import shards
 from popoto.orm.builder import QueryBuilder
 from popoto.orm.building import T
-from popoto.orm.commands import Command, hash_of
 from popoto.orm.q import Filter
 from popoto.orm.query import Query, QueryOf
-from popoto.orm.related import together
 from popoto.orm.shortcuts import M
 
 Ranked = Generator[Any, Any, list[Any]]
@@ -100,11 +99,8 @@ class MemoryQueryBuilder(Rankings, QueryBuilder[T]):
         name = field or self._only_bm25()
         where = yield from self.where_steps()
         scored = yield from search_steps(self.model_class, name, query_text, limit, where=where)
-        found = yield from self.read_steps([key for key, _ in scored])
-        for key, score in scored:
-            if key in found:
-                found[key]._bm25_score = score
-        return list(found.values())
+        ranked: Scored = [(key.encode(), score, None) for key, score in scored]
+        return (yield from read_ranked(self.model_class, ranked, {"calls": 0}, "_bm25_score"))
 
     def _only_bm25(self) -> str:
         names = [n for n, f in self.model_class._meta.fields.items() if isinstance(f, BM25Field)]
@@ -139,15 +135,6 @@ class MemoryQueryBuilder(Rankings, QueryBuilder[T]):
             keys = yield from whole.record_keys()
             return ["keys", *keys]
         return whole.compiled.where
-
-    def read_steps(self, keys: list[str]) -> Generator[Any, Any, dict[str, Any]]:
-        """Read these records in one round trip; return key -> instance, without those that vanished."""
-        model = self.model_class
-        commands: list[Command[Any]] = [Command(("HGETALL", key)) for key in keys]
-        replies = (yield commands) if commands else []
-        found = {key: model._hydrated(key, hash_of(raw)) for key, raw in zip(keys, replies, strict=True) if raw}
-        together(model, found.values())
-        return found
 
 
 class MemoryQuery(Rankings, Query[M]):

@@ -19,7 +19,7 @@ from popoto.orm import selection as running
 from popoto.orm import shards
 from popoto.orm.commands import Command
 from popoto.orm.conditions import RANGE_TYPES, comparable
-from popoto.orm.drivers import Batch
+from popoto.orm.drivers import relayed
 from popoto.orm.plan import pack
 from popoto.orm.scripts import Script
 from popoto.orm.slices import Slices
@@ -267,20 +267,13 @@ def _on_server(selection: Selection, partials: Mapping[tuple[str, str | None], P
 
 def _in_python(selection: Selection, partials: Mapping[tuple[str, str | None], Partial]) -> Generator[Any, Any, None]:
     names = dict.fromkeys(name for _, name in partials if name is not None)
-    steps = selection.values_by_value(names)
-    reply: Any = None
-    while True:
-        try:
-            step = steps.send(reply)
-        except StopIteration:
-            return
-        reply = None
-        if not isinstance(step, Batch):
-            reply = yield step
-            continue
-        for _, values, _ in step.items:
+
+    def add(items: list[Any]) -> None:
+        for _, values, _ in items:
             for (_, name), part in partials.items():
                 part.add(True if name is None else values[name])
+
+    yield from relayed(selection.values_by_value(names), add)
 
 
 def distinct_steps(builder: Building[Any], names: tuple[str, ...]) -> Generator[Any, Any, list[Any]]:

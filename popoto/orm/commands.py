@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -331,6 +331,14 @@ def queue(command: Command[Any], pipeline: Any) -> Any:
     else:
         how, text = evalsha_or_source(command.script, pipeline)
         pipeline.execute_command(how, text, command.key_count, *command.args)
+    return pipeline
+
+
+def queue_all(commands: Iterable[Command[Any]], pipeline: Any) -> Any:
+    """Add commands to a caller's pipeline, in order, and return the pipeline (also where there are none)."""
+    require_pipeline(pipeline)
+    for command in commands:
+        queue(command, pipeline)
     return pipeline
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+import warnings
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from popoto import redis_db
@@ -142,6 +143,25 @@ async def adrive(steps: Steps[T]) -> T:
         return end.value  # type: ignore[no-any-return]
 
 
+def warn_of_a_blocking_read(attribute: str, advice: str) -> None:
+    """Warn the user who reads an attribute that must be fetched, where an event loop runs in this thread.
+
+    Called by the attribute's `__get__`, or by one function of it: the warning names the line that reads.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    text = f"{attribute} is read here and blocks the event loop meanwhile. Use {advice}."
+    warnings.warn(text, RuntimeWarning, stacklevel=3)
+
+
+def one_by_one(commands: Iterable[Command[Any]]) -> Steps[None]:
+    """Return an operation that runs commands one after the other."""
+    for command in commands:  # noqa: UP028 - a list takes no replies
+        yield command
+
+
 class Batch(Generic[T]):
     """What a generator yields to hand out results before it ends: a slice of a long answer."""
 
@@ -149,6 +169,31 @@ class Batch(Generic[T]):
 
     def __init__(self, items: list[T]) -> None:
         self.items = items
+
+
+def relayed(
+    steps: Generator[Any, Any, Any], take: Callable[[list[Any]], Iterable[Any] | None]
+) -> Generator[Any, Any, Any]:
+    """Run a generator of commands and `Batch`es within another: pass commands on, give each batch's items to `take`.
+
+    What `take` returns (batches, or a generator of commands and batches) is passed on in the batch's place.
+    Returns: what the steps return.
+    """
+    try:
+        step = next(steps)
+        while True:
+            if isinstance(step, Batch):
+                yield from take(step.items) or ()
+                step = next(steps)
+                continue
+            try:
+                reply = yield step
+            except Exception as error:  # the steps may know what to do about it
+                step = steps.throw(error)
+            else:
+                step = steps.send(reply)
+    except StopIteration as end:
+        return end.value
 
 
 def stream(steps: Generator[Any, Any, None]) -> Iterator[Any]:

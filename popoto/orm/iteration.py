@@ -18,7 +18,7 @@ import msgpack
 from popoto.exceptions import QueryException
 from popoto.orm import selection as running
 from popoto.orm.codec import decoder_for, encoder_for
-from popoto.orm.drivers import Batch, astream, stream
+from popoto.orm.drivers import Batch, astream, relayed, stream
 from popoto.orm.fields.sorted import plain_value
 from popoto.orm.ordering import is_behind
 from popoto.orm.selection import Order, Selection
@@ -261,15 +261,4 @@ def _read(selection: Selection, wanted: list[tuple[str, Place]]) -> Steps:
 
 def _placed(selection: Selection, read: list[tuple[Any, Place]]) -> Steps:
     """Hand out results with their places."""
-    steps = selection.handed_out([item for item, _ in read])
-    reply: Any = None
-    while True:
-        try:
-            step = steps.send(reply)
-        except StopIteration:
-            return
-        reply = None
-        if isinstance(step, Batch):
-            yield Batch(read)
-        else:
-            reply = yield step
+    yield from relayed(selection.handed_out([item for item, _ in read]), lambda _: [Batch(read)])

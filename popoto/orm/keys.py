@@ -220,11 +220,6 @@ def composite_set(base: str, parts: Iterable[str]) -> str:
     return f"{base}::{':'.join(parts)}"
 
 
-def values_key(base: str) -> str:
-    """Return the ordered set of a field's distinct texts (see kind_set.lua)."""
-    return base + "::values"
-
-
 def list_key(record_key: str, field_name: str) -> str:
     """Return the list of a record's capped list field (see kind_list.lua)."""
     return f"{record_key}::{field_name}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from popoto.orm import shards
 from popoto.orm.commands import Command
-from popoto.orm.drivers import Batch
+from popoto.orm.drivers import Batch, relayed
 from popoto.orm.fields.capped import read_into_dicts
 from popoto.orm.keys import ModelKeys, shared_key
 from popoto.orm.lookups import Compiled
@@ -138,19 +138,9 @@ class Selection:
 
         Raises: ModelException: with `strict`, a stored value is corrupt. (Else the record is left out and logged.)
         """
-        steps = replace(self, strict=strict).results()
         items: list[Any] = []
-        reply: Any = None
-        while True:
-            try:
-                step = steps.send(reply)
-            except StopIteration:
-                return items
-            if isinstance(step, Batch):
-                items += step.items
-                reply = None
-            else:
-                reply = yield step
+        yield from relayed(replace(self, strict=strict).results(), items.extend)
+        return items
 
     def _computed_results(self) -> Steps:
         """Read all, sort by the user's function, cut."""
@@ -344,20 +334,14 @@ class Selection:
         unordered = not terms and order.near is None
         enough = self.offset + self.limit if unordered and self.limit is not None else None
         found: list[Found] = []
-        steps = self.values_by_value(names, enough, whole=whole)
-        reply: Any = None
-        while True:
-            try:
-                step = steps.send(reply)
-            except StopIteration:
-                break
-            reply = None
-            if not isinstance(step, Batch):
-                reply = yield step
-            elif order.near is not None:
-                found += [(key, (order.near.metres_to(values[order.near.field]),)) for key, values, _ in step.items]
+
+        def add(items: list[Any]) -> None:
+            if order.near is not None:
+                found.extend((key, (order.near.metres_to(values[order.near.field]),)) for key, values, _ in items)
             else:
-                found += [(key, tuple(wanted.key(values) for wanted in terms)) for key, values, _ in step.items]
+                found.extend((key, tuple(wanted.key(values) for wanted in terms)) for key, values, _ in items)
+
+        yield from relayed(self.values_by_value(names, enough, whole=whole), add)
         if order.near is not None:
             found.sort(key=lambda item: (item[1], item[0].encode()))
         elif terms:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from popoto.orm import shards
 from popoto.orm.commands import Command
-from popoto.orm.drivers import Batch
+from popoto.orm.drivers import Batch, relayed
 from popoto.orm.keys import ModelKeys, front_of
 from popoto.orm.ordering import Term, sort_found, term
 from popoto.orm.related import prefetch, together
@@ -97,17 +97,7 @@ class SpreadSelection:
 
     def pages(self) -> Generator[Any, Any, None]:
         """Yield batches of (result, None): the None says that there is no place to go on from."""
-        steps = self.results()
-        reply: Any = None
-        while True:
-            try:
-                step = steps.send(reply)
-            except StopIteration:
-                return
-            if isinstance(step, Batch):
-                reply = yield Batch([(item, None) for item in step.items])
-            else:
-                reply = yield step
+        yield from relayed(self.results(), lambda items: [Batch([(item, None) for item in items])])
 
     # -- parts --------------------------------------------------------------------------------------------------------
 

@@ -10,9 +10,7 @@ that it came from in one round trip. A save rewrites the stored list only where 
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, SupportsIndex
 
@@ -22,7 +20,7 @@ from popoto.exceptions import ModelException, QueryException
 from popoto.orm.codec import CodecError, decoder_for, encoder_for
 from popoto.orm.coerce import CoercionError, coercer_for
 from popoto.orm.commands import Command, queue
-from popoto.orm.drivers import adrive, arun, drive, run
+from popoto.orm.drivers import adrive, arun, drive, run, warn_of_a_blocking_read
 from popoto.orm.event_stream import with_events
 from popoto.orm.fields.base import Field
 from popoto.orm.keys import list_key
@@ -131,7 +129,8 @@ class CappedListField(Field):
         except KeyError:
             raise AttributeError(f"{owner.__name__}.{self.name} has no value on this instance") from None
         if value is UNREAD:
-            self._warn_in_a_loop(owner)
+            where = f"{owner.__name__}.{self.name}"
+            warn_of_a_blocking_read(where, f"`await {where}.async_read(instance)` before")
             drive(self.read_steps(instance))
             value = instance.__dict__[self.name]
         if value is None:
@@ -145,18 +144,6 @@ class CappedListField(Field):
         if isinstance(value, CappedListProxy) and value._owner is not instance:
             value = list(value)  # of another instance: these two shall not share one
         instance.__dict__[self.name] = self.coerce(value)
-
-    def _warn_in_a_loop(self, owner: type) -> None:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return
-        warnings.warn(
-            f"{owner.__name__}.{self.name} is read here and blocks the event loop meanwhile. "
-            f"Use `await {owner.__name__}.{self.name}.async_read(instance)` before.",
-            RuntimeWarning,
-            stacklevel=3,
-        )
 
     def read(self, instance: Any) -> CappedListProxy:
         """Return the instance's list, as the attribute does.

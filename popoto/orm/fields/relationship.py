@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import sys
-import warnings
 from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from typing import Any, ClassVar
@@ -15,7 +13,7 @@ from popoto.exceptions import ModelException, QueryException
 from popoto.orm import metaclass, shards
 from popoto.orm.coerce import describe
 from popoto.orm.db_key import DB_key
-from popoto.orm.drivers import drive
+from popoto.orm.drivers import drive, warn_of_a_blocking_read
 from popoto.orm.fields.base import Condition, Field
 from popoto.orm.keys import ModelKeys, escape, front_of, local_key, whole_key
 from popoto.orm.lookups import compile_filters, split_parameter
@@ -142,7 +140,10 @@ class Relationship(Field):
         if reference is None or reference.record is False:
             return None
         if reference.record is None:
-            self._warn_in_a_loop(owner)
+            warn_of_a_blocking_read(
+                f"{owner.__name__}.{self.name}",
+                f"`await instance.async_related({self.name!r})`, or prefetch({self.name!r}) with the query",
+            )
             return drive(follow(instance, [self.name]))
         return reference.record
 
@@ -153,18 +154,6 @@ class Relationship(Field):
         """Return the key that an instance refers to, without reading the record."""
         reference = instance.__dict__.get(self.name)
         return None if reference is None else str(reference)
-
-    def _warn_in_a_loop(self, owner: type) -> None:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return
-        warnings.warn(
-            f"{owner.__name__}.{self.name} is read here and blocks the event loop meanwhile. Use "
-            f"`await instance.async_related({self.name!r})`, or prefetch({self.name!r}) with the query.",
-            RuntimeWarning,
-            stacklevel=3,
-        )
 
     # -- values -----------------------------------------------------------------------------------------------------
 
