@@ -50,18 +50,6 @@ local least = q.least or -math.huge
 local sets, signals = {}, {}
 local largest, of_group = 0, {[''] = redis.call('ZCARD', home.order)}
 
-local function looked_up(key, members)
-  local out = {}
-  for from = 1, #members, CHUNK do
-    local found = redis.call('ZMSCORE', key, unpack(members, from, math.min(from + CHUNK - 1, #members)))
-    for i = 1, #found do
-      local text = found[i]
-      out[from + i - 1] = text and (tonumber(text) or score_number(text))
-    end
-  end
-  return out
-end
-
 local function weighted(weight, score) return weight == 0 and 0 or weight * score end
 
 local function set_named(key, ascending)
@@ -198,23 +186,7 @@ end
 -- 2. Candidates.
 local function goal() return math.max(top.full and top.score or -math.huge, least) end
 
--- Those of the scored members that would be among the best and are candidates are taken in. (Few are, so the costly
--- question, whether the filter lets one through and whether it still lives, comes last.)
-local function offer(members, scores, tested)
-  local entering, score_of = {}, {}
-  for i = 1, #members do
-    local m = members[i]
-    if scores[i] >= least and not top.has[m] and not score_of[m] and top.enters(scores[i], m) then
-      entering[#entering + 1] = m
-      score_of[m] = scores[i]
-    end
-  end
-  if not everything and not tested then entering = where.keep(q.where, entering) end
-  for i = 1, #entering do
-    local m = entering[i]
-    if top.enters(score_of[m], m) and redis.call('EXISTS', m) == 1 then top.put(score_of[m], m) end
-  end
-end
+local admitted = not everything and function(members) return where.keep(q.where, members) end
 
 -- The parts of each of these members, signal by signal.
 local function parts_of(members)
@@ -234,6 +206,7 @@ local function parts_of(members)
   return out
 end
 
+-- `tested`: the filter has let them through already.
 local function offer_all(members, tested)
   local known, scores = {}, {}
   local parts = parts_of(members)
@@ -245,39 +218,29 @@ local function offer_all(members, tested)
     end
   end
   visited = visited + #members
-  offer(known, scores, tested)
+  top.offer(known, scores, least, not tested and admitted)
 end
 
 -- 3. Replies.
 local function finished()
   if state then -- slices see no snapshot: the best are scored once more, as they stand now
-    local members = {}
-    for i, item in ipairs(top.sorted()) do members[i] = item[2] end
+    local members, before = top.members(), visited
     top = top_of(q.n)
-    local before = visited
     offer_all(members)
     visited = before
   end
-  local flat, rows, best = {}, {}, top.sorted()
-  for i = 1, #best do
-    flat[2 * i - 1], flat[2 * i] = best[i][2], string.format('%.17g', best[i][1])
-    if #best <= q.rows then
-      local values = redis.pcall('HGETALL', best[i][2])
-      rows[i] = (not values.err) and values or false
-    end
-  end
+  local flat, rows = top.ranked(q.rows)
   return {0, flat, rows, visited}
 end
 
 local function to_be_continued()
-  local held, walks, taken = {}, {}, {}
-  for i, item in ipairs(top.sorted()) do held[2 * i - 1], held[2 * i] = item[1], item[2] end
+  local walks, taken = {}, {}
   for i = 1, #sets do
     local walk = sets[i].walk
     walks[i] = walk.done and 'done' or {walk.text, walk.member, sets[i].step}
     taken[i] = sets[i].earlier + walk.taken
   end
-  return {1, {}, {}, visited, cmsgpack.pack({total = total + visited, top = held, walks = walks, taken = taken,
+  return {1, {}, {}, visited, cmsgpack.pack({total = total + visited, top = top.held(), walks = walks, taken = taken,
     names = set_names})}
 end
 
@@ -300,7 +263,7 @@ if q.members then
 end
 
 if state then
-  for i = 1, #state.top, 2 do top.put(state.top[i], state.top[i + 1]) end
+  top.restore(state.top)
 else
   for i = 1, #signals do
     if signals[i].members then offer_all(signals[i].members) end
@@ -482,7 +445,7 @@ local function advance(set, most)
       scores[#known] = score
     end
   end
-  offer(known, scores)
+  top.offer(known, scores, least, admitted)
 end
 
 while true do

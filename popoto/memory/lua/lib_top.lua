@@ -6,6 +6,7 @@
 --   score, member     the worst of them, the one that the next better one drives out
 --   enters(s, m)      would it be among the best n
 --   put(s, m)         take it in (after `enters`); `has[m]` tells what is in
+--   members(), held(), restore(held), offer(...), ranked(most)   see below
 --   sorted()          list of {score, member}, best first
 local function name_before(a, b)
   for i = 1, #a, 8 do -- keys begin alike: eight bytes a call
@@ -75,6 +76,56 @@ local function top_of(n)
     for i = 1, top.size do out[i] = {scores[i], members[i]} end
     table.sort(out, function(a, b) return a[1] > b[1] or (a[1] == b[1] and name_before(b[2], a[2])) end)
     return out
+  end
+
+  -- The members, best first.
+  function top.members()
+    local out = {}
+    for i, item in ipairs(top.sorted()) do out[i] = item[2] end
+    return out
+  end
+
+  -- What a later call restores it from: {score, member, ...}.
+  function top.held()
+    local out = {}
+    for i, item in ipairs(top.sorted()) do out[2 * i - 1], out[2 * i] = item[1], item[2] end
+    return out
+  end
+
+  function top.restore(held)
+    for i = 1, #held, 2 do top.put(held[i], held[i + 1]) end
+  end
+
+  -- Those of the scored members that reach `least` and would be among the best are taken in, as far as they are records that
+  -- exist and that `admitted` (a function from a list to a list, or nothing) lets through. Few are, so these costly
+  -- questions come last.
+  function top.offer(found, found_scores, least, admitted)
+    local entering, score_of = {}, {}
+    for i = 1, #found do
+      local m = found[i]
+      if found_scores[i] >= least and not top.has[m] and not score_of[m] and top.enters(found_scores[i], m) then
+        entering[#entering + 1] = m
+        score_of[m] = found_scores[i]
+      end
+    end
+    if admitted then entering = admitted(entering) end
+    for i = 1, #entering do
+      local m = entering[i]
+      if top.enters(score_of[m], m) and redis.call('EXISTS', m) == 1 then top.put(score_of[m], m) end
+    end
+  end
+
+  -- The answer: {member, score as text, ...}, best first; and HGETALL of each, unless there are more than `most`.
+  function top.ranked(most)
+    local flat, rows, best = {}, {}, top.sorted()
+    for i = 1, #best do
+      flat[2 * i - 1], flat[2 * i] = best[i][2], string.format('%.17g', best[i][1])
+      if #best <= most then
+        local values = redis.pcall('HGETALL', best[i][2])
+        rows[i] = (not values.err) and values or false
+      end
+    end
+    return flat, rows
   end
 
   return top

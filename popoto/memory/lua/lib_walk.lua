@@ -1,6 +1,7 @@
 -- lib_walk: walking an ordered set from one end, in chunks, and again from there in a later call.
 --
 -- score_number(text)        a score as the server writes it
+-- looked_up(key, members)   their scores, false for one that the set does not hold
 -- walk_of(key, ascending, at, first, last)   returns a table. Descending: highest score first, equal ones in descending
 --                         name. Of a part of the set only: from the rank `first`, before the rank `last`.
 --   text, score, member     the next one, which is not taken yet; `done` when there is none
@@ -15,6 +16,19 @@ local function score_number(text)
   local number = tonumber(text)
   if number then return number end -- some C libraries read 'inf', others do not
   return text == 'inf' and math.huge or -math.huge
+end
+
+-- The scores of these members; false for one that the set does not hold.
+local function looked_up(key, members)
+  local out = {}
+  for from = 1, #members, 4000 do
+    local found = redis.call('ZMSCORE', key, unpack(members, from, math.min(from + 3999, #members)))
+    for i = 1, #found do
+      local text = found[i]
+      out[from + i - 1] = text and (tonumber(text) or score_number(text))
+    end
+  end
+  return out
 end
 
 -- How many members come before the place of (text, name) in ascending order.

@@ -49,50 +49,21 @@ if q.base ~= 'hash' then
   if held < size or (q.paired and held > size) then return {2} end
 end
 if state then
-  for i = 1, #state.top, 2 do top.put(state.top[i], state.top[i + 1]) end
+  top.restore(state.top)
 end
 
 -- 1. Scores.
-local function looked_up(key, members, count)
+-- A list of numbers; false for a member that the base set does not know.
+local function bases_of(members)
+  if q.base == 'set' then return looked_up(KEYS[2], members) end
   local out = {}
-  count = count or #members
-  for from = 1, count, CHUNK do
-    local found = redis.call('ZMSCORE', key, unpack(members, from, math.min(from + CHUNK - 1, count)))
-    for i = 1, #found do
-      local text = found[i]
-      out[from + i - 1] = text and (tonumber(text) or score_number(text))
-    end
-  end
-  return out
-end
-
--- A list of numbers for the first `count` members, or all; false for a member that the base set does not know.
-local function bases_of(members, count)
-  if q.base == 'set' then return looked_up(KEYS[2], members, count) end
-  local out = {}
-  for i = 1, count or #members do
+  for i = 1, #members do
     out[i] = q.base == 'hash' and q.field and base_number(redis.call('HGET', members[i], q.field)) or 1
   end
   return out
 end
 
--- Those of the scored members that would be among the best and are candidates are taken in. (Few are, so the costly
--- question, whether the filter lets one through and whether it still lives, comes last.)
-local function offer(members, scores, tested)
-  local entering, score_of = {}, {}
-  for i = 1, #members do
-    local m = members[i]
-    if not top.has[m] and top.enters(scores[i], m) then
-      entering[#entering + 1] = m
-      score_of[m] = scores[i]
-    end
-  end
-  if not everything and not tested then entering = where.keep(q.where, entering) end
-  for i = 1, #entering do
-    local m = entering[i]
-    if top.enters(score_of[m], m) and redis.call('EXISTS', m) == 1 then top.put(score_of[m], m) end
-  end
-end
+local admitted = not everything and function(members) return where.keep(q.where, members) end
 
 -- Score a list of records, whatever their place; false when a base is unknown.
 local function offer_all(members)
@@ -106,7 +77,7 @@ local function offer_all(members)
     end
   end
   visited = visited + #members
-  offer(known, scores, true)
+  top.offer(known, scores, -math.huge)
   return true
 end
 
@@ -114,34 +85,22 @@ end
 local function finished()
   if state then
     -- slices see no snapshot: the best are scored once more, as they stand now
-    local members = {}
-    for i, item in ipairs(top.sorted()) do members[i] = item[2] end
+    local members = top.members()
     if not everything and not q.members then members = where.keep(q.where, members) end
     top = top_of(q.n)
     local before = visited
     if not offer_all(members) then return {2} end
     visited = before
   end
-  local flat, rows, best = {}, {}, top.sorted()
-  for i = 1, #best do
-    flat[2 * i - 1], flat[2 * i] = best[i][2], string.format('%.17g', best[i][1])
-    if #best <= q.rows then
-      local values = redis.pcall('HGETALL', best[i][2])
-      rows[i] = (not values.err) and values or false
-    end
-  end
+  local flat, rows = top.ranked(q.rows)
   return {0, flat, rows, visited}
 end
 
 local times, bases -- the two walks
 
 local function to_be_continued(found)
-  local held = {}
-  if not found then
-    for i, item in ipairs(top.sorted()) do held[2 * i - 1], held[2 * i] = item[1], item[2] end
-  end
   return {1, found or {}, {}, visited, cmsgpack.pack({
-    negative = negative, total = total + visited, top = held,
+    negative = negative, total = total + visited, top = found and {} or top.held(),
     times = times and {times.text, times.member, times.earlier + times.taken, times.step},
     bases = bases and {bases.text, bases.member, bases.earlier + bases.taken, bases.step},
   })}
@@ -306,7 +265,7 @@ local function advance(walk)
       near_best[found], scores[found] = kept[i], score
     end
   end
-  offer(near_best, scores)
+  top.offer(near_best, scores, -math.huge, admitted)
   return true
 end
 
