@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from popoto.memory import clock
 from popoto.memory.mixins import require_before_model
+from popoto.memory.stored import require_stored, stored_keys
 from popoto.orm.commands import Command, queue
 from popoto.orm.drivers import arun, run
 from popoto.orm.keys import ModelKeys
@@ -156,11 +157,8 @@ def confirm_command(instance: Any) -> Command[int]:
 
     Raises: TypeError: it was never saved.
     """
-    model = type(instance)
-    if not stored_keys(instance):
-        raise TypeError(f"confirm_access(): this {model.__name__} was never saved, or is deleted. Save it first.")
-    keys = model._meta.keys_at(instance.pk)
-    args = (instance.pk, keys.sentinel, count_key(keys), longest_log(model), "")
+    saved, keys = require_stored(instance, "confirm_access()")
+    args = (saved, keys.sentinel, count_key(keys), longest_log(type(instance)), "")
     return Command(args, script=CONFIRM, key_count=2, repeat="token")
 
 
@@ -174,9 +172,3 @@ def discard_command(instance: Any) -> Command[None]:
 def _meta_command(instance: Any, name: str, kind: type) -> Command[Any]:
     key = instance._meta.keys_at(instance.pk).base(PREFIX, "meta") + ":" + instance.pk
     return Command(("HGET", key, name), lambda raw: None if raw is None else kind(raw))
-
-
-def stored_keys(instance: Any) -> list[str]:
-    """Return the record's key in a list, empty for an instance that was never saved (in this namespace)."""
-    saved = instance._saved_key
-    return [saved] if saved is not None and saved.startswith(instance._meta.keys_at(saved).record + ":") else []

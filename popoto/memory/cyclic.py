@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from popoto.exceptions import ModelException
 from popoto.memory import clock
 from popoto.memory.decay import DAY_S, DecayingSortedField, decay_score, is_number
+from popoto.memory.stored import field_of, require_stored
 from popoto.orm.commands import Command
 from popoto.orm.keys import ModelKeys, index_part
 from popoto.orm.plan import pack
@@ -129,13 +130,13 @@ class CyclicDecayField(DecayingSortedField):
     @classmethod
     def get_cycles_hash_key_from_parts(cls, model_class: Any, field_name: str, *partition_values: Any) -> str:
         """Return the hash of the cycles of a partition."""
-        field = cyclic_field(model_class, field_name, "get_cycles_hash_key_from_parts")
+        field = field_of(model_class, field_name, CyclicDecayField, "get_cycles_hash_key_from_parts")
         return field._companion(model_class, partition_values, "cycles")
 
     @classmethod
     def get_pressure_hash_key_from_parts(cls, model_class: Any, field_name: str, *partition_values: Any) -> str:
         """Return the hash of the pressure of a partition."""
-        field = cyclic_field(model_class, field_name, "get_pressure_hash_key_from_parts")
+        field = field_of(model_class, field_name, CyclicDecayField, "get_pressure_hash_key_from_parts")
         return field._companion(model_class, partition_values, "pressure")
 
     def _companion(self, model: Any, partition_values: Sequence[Any], what: str) -> str:
@@ -146,39 +147,22 @@ class CyclicDecayField(DecayingSortedField):
 # -- commands ----------------------------------------------------------------------------------------------------------
 
 
-def cyclic_field(model: Any, field_name: str, call: str) -> CyclicDecayField:
-    """Return a model's CyclicDecayField.
-
-    Raises: AttributeError: no such field. TypeError: it has no cycles.
-    """
-    fields = model._meta.fields
-    field = fields.get(field_name)
-    if field is None:
-        raise AttributeError(f"{model.__name__} has no field '{field_name}'. Fields: {', '.join(fields)}.")
-    if not isinstance(field, CyclicDecayField):
-        raise TypeError(
-            f"{call}('{field_name}'): {model.__name__}.{field_name} is a {type(field).__name__}; expected a "
-            "CyclicDecayField."
-        )
-    return field
-
-
 def scale_command(instance: Any, field_name: str, factor: float, call: str) -> Command[list[list[float]]]:
     """Return the multiplication of a record's amplitudes; its result is the list of [period, amplitude, phase].
 
     Raises: AttributeError: no such field. TypeError: it has no cycles, or the instance was never saved. ValueError: the
         factor is no finite number.
     """
-    cyclic_field(type(instance), field_name, call)
+    field_of(type(instance), field_name, CyclicDecayField, call)
     if not is_number(factor):
         raise ValueError(f"{call}(): factor= expected a finite number, got {factor!r}.")
-    saved, sentinel = _stored(instance, call, field_name)
+    saved, keys = require_stored(instance, f"{call}('{field_name}')")
 
     def parse(flat: list[bytes]) -> list[list[float]]:
         numbers = [float(text) for text in flat]
         return [numbers[at : at + 3] for at in range(0, len(numbers), 3)]
 
-    args = (saved, sentinel, f"{field_name}#cycles", repr(float(factor)), "")
+    args = (saved, keys.sentinel, f"{field_name}#cycles", repr(float(factor)), "")
     return Command(args, parse, SCALE, key_count=2, repeat="token")
 
 
@@ -187,23 +171,13 @@ def resolve_pressure_command(instance: Any, field_name: str) -> Command[float]:
 
     Raises: AttributeError: no such field. TypeError: it builds up no pressure, or the instance was never saved.
     """
-    field = cyclic_field(type(instance), field_name, "resolve_pressure")
+    field = field_of(type(instance), field_name, CyclicDecayField, "resolve_pressure")
     if not field.pressure_rate:
         raise TypeError(
             f"resolve_pressure('{field_name}'): {type(instance).__name__}.{field_name} builds up no pressure; give the "
             "field a pressure_rate above 0."
         )
-    saved, sentinel = _stored(instance, "resolve_pressure", field_name)
+    saved, keys = require_stored(instance, f"resolve_pressure('{field_name}')")
     at = clock.now()
-    args = (saved, sentinel, f"{field_name}#pressure", repr(field.pressure_rate), repr(at), "")
+    args = (saved, keys.sentinel, f"{field_name}#pressure", repr(field.pressure_rate), repr(at), "")
     return Command(args, lambda _: at, RESOLVE, key_count=2, repeat="token")
-
-
-def _stored(instance: Any, call: str, field_name: str) -> tuple[str, str]:
-    saved = instance._saved_key
-    keys = instance._meta.keys_at(saved or "")
-    if saved is None or not saved.startswith(keys.record + ":"):
-        raise TypeError(
-            f"{call}('{field_name}'): this {type(instance).__name__} was never saved, or is deleted. Save it first."
-        )
-    return saved, keys.sentinel

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 from popoto.exceptions import ModelException
 from popoto.memory import clock
 from popoto.memory.defaults import Defaults
+from popoto.memory.stored import field_of, require_stored
 from popoto.orm.commands import Command
 from popoto.orm.fields.base import Field
 from popoto.orm.fields.sorted import SortedField, require_fields, score_of, score_text
@@ -162,20 +163,8 @@ def touch_command(instance: Any, field_name: str) -> Command[float]:
     Raises: AttributeError: no such field. TypeError: it does not decay; the instance was never saved. Running it raises
         TypeError when the record is gone, ModelException when it was stored before the model had the field.
     """
-    model = type(instance)
-    meta = instance._meta
-    field = meta.fields.get(field_name)
-    if field is None:
-        raise AttributeError(f"{model.__name__} has no field '{field_name}'. Fields: {', '.join(meta.fields)}.")
-    if not isinstance(field, DecayingSortedField):
-        raise TypeError(
-            f"touch('{field_name}'): {model.__name__}.{field_name} is a {type(field).__name__}; expected a "
-            "DecayingSortedField."
-        )
-    saved = instance._saved_key
-    keys = meta.keys_at(saved or "")
-    if saved is None or not saved.startswith(keys.record + ":"):  # the latter: stored in another namespace
-        raise TypeError(f"touch('{field_name}'): this {model.__name__} was never saved, or is deleted. Save it first.")
+    field = field_of(type(instance), field_name, DecayingSortedField, "touch")
+    saved, keys = require_stored(instance, f"touch('{field_name}')")
     at = field.now()
 
     def touched(_: Any) -> float:

@@ -29,6 +29,7 @@ from popoto.memory.defaults import Defaults
 from popoto.memory.prediction import PredictionLedgerMixin, confidence_fields, meta_key, outcome_errors
 from popoto.memory.proposals import FRAGMENTS as PROPOSALS
 from popoto.memory.proposals import RecallProposal, by_place
+from popoto.memory.stored import stored_keys
 from popoto.orm.commands import Command, queue_all
 from popoto.orm.drivers import adrive, drive, one_by_one
 from popoto.orm.keys import index_part
@@ -145,7 +146,7 @@ def _refuse_unsaved(model: Any, instances: list[Any], outcomes: Mapping[Any, str
     }
     for instance in instances:
         outcome = _outcome_of(instance, outcomes)
-        if changes.get(outcome) and not access.stored_keys(instance):
+        if changes.get(outcome) and not stored_keys(instance):
             raise TypeError(
                 f"on_context_used(): the outcome '{outcome}' would change {instance!r}, which was never saved, or is "
                 "deleted; nothing was done. Save it first, or leave it out."
@@ -185,7 +186,7 @@ def _observe_command(model: Any, keys: Any, instances: list[Any], outcomes: Mapp
     def parse(reply: Any) -> None:
         for instance, outcome, (done, *confidences) in zip(instances, its_outcomes, reply, strict=True):
             if not done:
-                if access.stored_keys(instance):
+                if stored_keys(instance):
                     logger.warning("on_context_used(): %s is gone (deleted or expired); passed over", instance.pk)
                 continue
             values = instance.__dict__

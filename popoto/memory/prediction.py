@@ -21,11 +21,11 @@ from typing import Any
 import msgpack
 
 from popoto.memory import clock
-from popoto.memory.access import stored_keys
 from popoto.memory.confidence import ConfidenceField, packed_start
 from popoto.memory.defaults import Defaults
 from popoto.memory.ledger_summary import prediction_error, summary_of
 from popoto.memory.mixins import require_before_model
+from popoto.memory.stored import require_stored, stored_keys
 from popoto.orm.codec import CodecError, decoder_for, encoder_for
 from popoto.orm.commands import Command, queue
 from popoto.orm.drivers import adrive, arun, drive, run
@@ -344,8 +344,7 @@ def _ledger_of(instance: Any, call: str) -> Any:
     model = type(instance)
     if not isinstance(instance, PredictionLedgerMixin):
         raise TypeError(f"{call}(): {model.__name__} is no PredictionLedgerMixin. Add it before Model among its bases.")
-    if not stored_keys(instance):
-        raise TypeError(f"{call}(): this {model.__name__} was never saved, or is deleted. Save it first.")
+    require_stored(instance, f"{call}()")
     return model
 
 

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterable
 from typing import Any, ClassVar
 
 from popoto.memory import clock
-from popoto.memory.access import stored_keys
+from popoto.memory.stored import stored_keys
 from popoto.orm.commands import Command, queue, queue_all
 from popoto.orm.drivers import adrive, arun, drive, one_by_one, run
 from popoto.orm.keys import ModelKeys, index_part
