@@ -14,6 +14,7 @@ from popoto.exceptions import (
     QueryException,
     RecordGoneError,
     SkipSaveException,
+    StaleRecordError,
     SubscriberException,
     UnknownOutcomeError,
 )
@@ -126,6 +127,7 @@ __all__ = [
     "SkipSaveException",
     "SortedField",
     "SortedKeyField",
+    "StaleRecordError",
     "StreamConsumer",
     "StringField",
     "Subscriber",

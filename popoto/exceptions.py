@@ -27,6 +27,10 @@ class RecordGoneError(ModelException):
     """The record is not stored: never saved, deleted or expired."""
 
 
+class StaleRecordError(ModelException):
+    """The record was changed since this instance was read, in a way that matters to the call; nothing was written."""
+
+
 class KeyMutationError(ModelException):
     """A key field changed after the record was stored, and `migrate_key=True` was not given."""
 

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 from popoto.exceptions import ModelException
-from popoto.memory.mixins import SlotOfEverySave
 from popoto.memory.tokenizer import tokenize
 from popoto.memory.valueless import ValuelessField, is_finite_number
 from popoto.orm.commands import Command
@@ -28,7 +27,7 @@ from popoto.orm.fields.sorted import require_fields
 from popoto.orm.keys import ModelKeys
 from popoto.orm.plan import pack
 from popoto.orm.scripts import Script, register_kind
-from popoto.orm.slots import Made, Slot
+from popoto.orm.slots import Made, Slot, WholeSlot
 
 _KIND = ("popoto.memory", "kind_existence")
 register_kind(*_KIND, "ef")
@@ -82,7 +81,7 @@ class FingerprintField(ValuelessField):
     def _slot(self, kind: str, prefix: str, make: Callable[[Mapping[str, Any]], Made | None]) -> Slot:
         if self.source:
             return Slot(self.name, kind, prefix, self.name, (), (*self.source, self.name), make)
-        return SlotOfEverySave(self.name, kind, prefix, self.name, (), (), make)
+        return WholeSlot(self.name, kind, prefix, self.name, (), (), make)
 
     def words_of(self, values: Mapping[str, Any]) -> list[str]:
         """Return the words of a record with these values.

@@ -1,19 +1,9 @@
-"""What the mixins of the memory layer share, and fields that depend on the whole record."""
+"""What the mixins of the memory layer share."""
 
 from __future__ import annotations
 
 from popoto.exceptions import ModelException
 from popoto.orm.record import Record
-from popoto.orm.slots import Slot
-
-
-class SlotOfEverySave(Slot):
-    """A slot that each save writes anew, partial ones too, whatever fields they name."""
-
-    __slots__ = ()
-
-    def touched_by(self, names: frozenset[str]) -> bool:
-        return True
 
 
 def require_before_model(model: type, mixin: type) -> None:

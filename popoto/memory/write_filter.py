@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from popoto.memory.defaults import Defaults
-from popoto.memory.mixins import SlotOfEverySave, require_before_model
+from popoto.memory.mixins import require_before_model
 from popoto.orm.keys import ModelKeys
-from popoto.orm.slots import Made, Slot
+from popoto.orm.slots import Made, Slot, WholeSlot
 
 PREFIX = "$WF"
 SLOT = "@priority"
@@ -78,7 +78,7 @@ class WriteFilterMixin:
             score = values[_DECIDED]
             return None if score is None else ([], False, score)
 
-        return [SlotOfEverySave(SLOT, "z", PREFIX, "priority", (), (), make)]
+        return [WholeSlot(SLOT, "z", PREFIX, "priority", (), (), make)]
 
     @classmethod
     def ranking_signals(cls, keys: ModelKeys) -> dict[str, str]:

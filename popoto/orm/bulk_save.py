@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from popoto.exceptions import KeyMutationError, ModelException
+from popoto.exceptions import KeyMutationError, ModelException, StaleRecordError
 from popoto.orm import plan, shards
 from popoto.orm.builder import QueryBuilder
 from popoto.orm.bulk_batch import Batch, Collector, Progress, SaveBatch, checked_size, chunks, length_of
@@ -220,11 +220,12 @@ class Update:
 
     def _needs_reading(self) -> bool:
         """Return True when an index entry comes from one of the fields and from others, which are not known here."""
-        return any(
+        meta = self.model._meta
+        return meta.has_whole_slots or any(
             slot.touched_by(self.names)
             and not self.names.isdisjoint(slot.source)
             and not self.names.issuperset(slot.source)
-            for slot in self.model._meta.slots
+            for slot in meta.slots
         )
 
     def _command(self, key: str, values: Mapping[str, Any], blind: bool) -> Command[Any]:
@@ -258,11 +259,18 @@ class Update:
             count = yield batch.command()
             if count is not None:
                 return count
-        found = yield from read_records(self.model, keys)
-        instances = [instance for instance in found if instance is not None]
+        while True:
+            found = yield from read_records(self.model, keys)
+            instances = [instance for instance in found if instance is not None]
+            try:
+                return (yield from self._of_read(instances, first))
+            except StaleRecordError:  # one was changed since: read them again
+                continue
+
+    def _of_read(self, instances: Sequence[Any], first: int) -> Steps:
         if self.operation == "bulk_update":
             return (yield from self.of_instances(instances, first))
-        batch = SaveBatch(meta, self.operation, first, lenient=True)
+        batch = SaveBatch(self.model._meta, self.operation, first, lenient=True)
         for number, instance in enumerate(instances, first):
             batch.take(number, self._command(instance.pk, {**instance.__dict__, **self._own_values()}, blind=False))
         return (yield batch.command()) if len(batch) else 0

@@ -28,6 +28,7 @@ from popoto.exceptions import (
     ModelException,
     QueryException,
     RecordGoneError,
+    StaleRecordError,
     UnknownOutcomeError,
 )
 from popoto.orm import keys
@@ -46,6 +47,7 @@ _ERRORS: dict[str, type[Exception]] = {  # the first word of a script's refusal 
     "UNIQUE": AlreadyExistsError,
     "EXISTS": AlreadyExistsError,
     "MISSING": RecordGoneError,
+    "STALE": StaleRecordError,
     "GONE": TypeError,  # a method of a stored record, called on one that is not
     "CORRUPT": ModelException,
     "RANGE": ModelException,

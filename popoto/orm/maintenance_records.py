@@ -64,6 +64,8 @@ class RecordReader:
         meta: ModelOptions = catalog.meta
         self._catalog, self._meta = catalog, meta
         needed = {name for slot in meta.slots for name in (*slot.parts, *slot.source)} | set(meta.key_names)
+        if meta.has_whole_slots:
+            needed = set(meta.fields)
         self.names = [name for name in meta.fields if name in needed]
         auto = [name for name in meta.key_names if meta.fields[name].is_auto]
         self.auto_name = auto[0] if len(auto) == 1 else None

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, TypeVar, overload
 
-from popoto.exceptions import KeyMutationError, ModelException, SkipSaveException
+from popoto.exceptions import KeyMutationError, ModelException, SkipSaveException, StaleRecordError
 from popoto.orm import plan, shard_writes, shards
 from popoto.orm.bulk import BulkOperations
 from popoto.orm.commands import Command, queue, require_pipeline
-from popoto.orm.drivers import arun, prepare, run
+from popoto.orm.drivers import adrive, arun, drive, prepare, run
 from popoto.orm.increment import aincrement, increment
 from popoto.orm.keys import ModelKeys, unescape
 from popoto.orm.maintenance import IndexMaintenance
+from popoto.orm.partial_save import save_on_what_is_stored
 from popoto.orm.query import Query, QueryOf
 from popoto.orm.related_records import RelatedRecords
 from popoto.orm.upsert import Upsert
@@ -81,6 +82,8 @@ class Model(BulkOperations, IndexMaintenance, Upsert, RelatedRecords):
         """
         if pipeline is not None:
             require_pipeline(pipeline)
+        if isinstance(update_fields, Iterator):
+            update_fields = list(update_fields)
         try:
             command = self._save_command(ignore_errors, skip_auto_now, update_fields, migrate_key, pipeline, kwargs)
             if command is None:
@@ -92,7 +95,10 @@ class Model(BulkOperations, IndexMaintenance, Upsert, RelatedRecords):
                 queue(command, pipeline)
                 command.parse(0)  # counts as saved once it is queued
                 return pipeline
-            return run(command)
+            try:
+                return run(command)
+            except StaleRecordError:
+                return drive(save_on_what_is_stored(self, update_fields or (), skip_auto_now, migrate_key, kwargs))
         except ModelException as error:
             if not ignore_errors:
                 raise
@@ -111,11 +117,19 @@ class Model(BulkOperations, IndexMaintenance, Upsert, RelatedRecords):
         """Await `save()`: the same arguments and results, native async I/O."""
         if pipeline is not None:
             return self.save(pipeline, ignore_errors, skip_auto_now, update_fields, migrate_key, **kwargs)
+        if isinstance(update_fields, Iterator):
+            update_fields = list(update_fields)
         try:
             command = self._save_command(ignore_errors, skip_auto_now, update_fields, migrate_key, None, kwargs)
             if command is None:
                 return 0
-            return False if command is _SKIP else await arun(command)
+            if command is _SKIP:
+                return False
+            try:
+                return await arun(command)
+            except StaleRecordError:
+                steps = save_on_what_is_stored(self, update_fields or (), skip_auto_now, migrate_key, kwargs)
+                return await adrive(steps)
         except ModelException as error:
             if not ignore_errors:
                 raise
@@ -131,10 +145,11 @@ class Model(BulkOperations, IndexMaintenance, Upsert, RelatedRecords):
         pipeline: Any,
         kwargs: dict[str, Any],
         insert: bool = False,
+        seen: Mapping[bytes, bytes] | None = None,
     ) -> Any:
         """Return the save as a Command; None when there is nothing to do, _SKIP when a hook skipped it.
 
-        `insert`: a new instance is refused where its record exists.
+        `insert`: a new instance is refused where its record exists. `seen`: what the instance was just read from.
         """
         names = self._listed(update_fields)
         if names is not None and not names:
@@ -197,6 +212,7 @@ class Model(BulkOperations, IndexMaintenance, Upsert, RelatedRecords):
             expire=expire,
             commands=commands,
             parse=saved,
+            seen=seen,
         )
         if meta.shard_by is not None:
             shard_writes.prepare(command, meta, keys, values, names)

@@ -133,6 +133,7 @@ class ModelOptions:
         self.slots = [slot for field in self.fields.values() for slot in field.slots()]
         self.slots += mixin_slots(model)
         self.slots += [index.slot() for index in self.composites]
+        self.has_whole_slots = any(slot.whole for slot in self.slots)
         names = [slot.name for slot in self.slots]
         if len(set(names)) != len(names):
             raise ModelException(f"{self.model_name}: two index slots have one name: {sorted(names)}.")

@@ -16,7 +16,7 @@ from popoto.orm.event_stream import with_events
 from popoto.orm.keys import ModelKeys, index_part
 from popoto.orm.recorder import Recorder
 from popoto.orm.scripts import Script
-from popoto.orm.slots import KEEP, Slot
+from popoto.orm.slots import KEEP
 
 if TYPE_CHECKING:
     from popoto.orm.options import ModelOptions
@@ -74,6 +74,7 @@ def commit_command(
     commands: Sequence[Any],
     parse: Any,
     blind: bool = False,
+    seen: Mapping[bytes, bytes] | None = None,
 ) -> Command[int]:
     """Return the save of one record.
 
@@ -83,6 +84,7 @@ def commit_command(
         moved: the key the record had before, when it changes.
         blind: of a partial save: `values` are true for `names` alone; where that is too little the server refuses
             (UNREAD).
+        seen: of a partial save: the stored bytes that `values` were read from, where they are at hand.
     Raises: ModelException: a value cannot be stored.
     """
     hash_pairs: list[Any] = []
@@ -111,9 +113,11 @@ def commit_command(
                 entries.append((slot_name, kind, base, made[0], made[1]))
                 payload.append(KEEP if made[2] is None else made[2])
     else:
-        _partial_entries(meta.slots, keys, values, names, entries, plan)
+        believed = _partial_entries(meta, keys, values, names, entries, plan)
         if blind:
             plan["blind"] = True
+        elif believed:
+            plan["seen"] = _seen(meta, values, believed, seen)
     if meta.stream is not None:
         changed = "" if names is None else ",".join(field for field in meta.fields if field in names)
         known = names is None or meta.stream.part in names
@@ -127,24 +131,30 @@ def commit_command(
 
 
 def _partial_entries(
-    slots: Sequence[Slot],
+    meta: ModelOptions,
     keys: ModelKeys,
     values: Mapping[str, Any],
     names: frozenset[str],
     entries: list[Any],
     plan: dict[str, Any],
-) -> None:
-    """Fill in the entries that a partial save of `names` changes, and say what the server takes from what is stored."""
+) -> set[str]:
+    """Fill in the entries that a partial save of `names` changes, and say what the server takes from what is stored.
+
+    Returns: the fields that are not named but went into an entry: they must be stored as the caller has them.
+    """
+    believed: set[str] = set()
     plan["partial"] = True
     masks: list[list[bool]] = []
     keeps: list[bool] = []
     dropped: list[str] = []
-    for slot in slots:
+    for slot in meta.slots:
         if not slot.touched_by(names):
             continue
         keep = bool(slot.source) and names.isdisjoint(slot.source)
         # a kept entry only moves: what the caller has in its source fields is not looked at, it may be anything
         made = ([index_part(values[p]) for p in slot.parts], False, KEEP) if keep else slot.make(values)
+        if not keep:
+            believed.update(meta.fields if slot.whole else slot.source)
         if made is None:
             dropped.append(slot.name)
             continue
@@ -153,6 +163,28 @@ def _partial_entries(
         masks.append([part in names for part in slot.parts])
         keeps.append(keep)
     plan["masks"], plan["keeps"], plan["dropped"] = masks, keeps, dropped
+    return believed - names
+
+
+def _seen(
+    meta: ModelOptions, values: Mapping[str, Any], names: set[str], raw: Mapping[bytes, bytes] | None
+) -> list[Any]:
+    """Return fields and their bytes as the caller has them: flat, False for none.
+
+    Without the bytes that were read, sets are left out: equal ones may be stored in another order.
+    """
+    flat: list[Any] = []
+    for name, encode in meta.encoders:
+        if name not in names:
+            continue
+        if raw is not None:
+            flat += (name, raw.get(name.encode(), False))
+        elif meta.fields[name].type is not set:
+            try:
+                flat += (name, encode(values[name]))
+            except ValueError:  # nothing that is stored
+                flat += (name, b"\xc1")
+    return flat
 
 
 def remove_command(meta: ModelOptions, record_key: str, commands: Sequence[Any], parse: Any) -> Command[bool]:

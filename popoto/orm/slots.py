@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 KEEP = False  # a payload: keep what is stored
 
@@ -40,9 +40,27 @@ class Slot:
     source: tuple[str, ...]
     make: Callable[[Mapping[str, Any]], Made | None]
 
+    whole: ClassVar[bool] = False  # True: it depends on the record as a whole, in a way that nobody can name
+
     def touched_by(self, names: frozenset[str]) -> bool:
         """Return True when a partial save of these fields changes the entry."""
         return not names.isdisjoint(self.parts) or not names.isdisjoint(self.source)
+
+
+class WholeSlot(Slot):
+    """A slot that depends on the whole record, as a function of the user's sees it.
+
+    Each save writes it anew, partial ones too. As for any slot that a partial save makes anew from fields that it does
+    not name, the save is refused (STALE) where one of these is stored otherwise than the caller has it;
+    `popoto.orm.partial_save` then saves on what is stored.
+    """
+
+    __slots__ = ()
+
+    whole: ClassVar[bool] = True
+
+    def touched_by(self, names: frozenset[str]) -> bool:
+        return True
 
 
 def mixin_slots(model: type) -> list[Slot]:

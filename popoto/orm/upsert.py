@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping
 from typing import Any, TypeVar
 
-from popoto.exceptions import AlreadyExistsError, KeyMutationError, ModelException, QueryException, RecordGoneError
+from popoto.exceptions import (
+    AlreadyExistsError,
+    KeyMutationError,
+    ModelException,
+    QueryException,
+    RecordGoneError,
+    StaleRecordError,
+)
 from popoto.orm.codec import CodecError
 from popoto.orm.commands import Command
 from popoto.orm.drivers import adrive, arun, drive, run
@@ -100,7 +107,7 @@ def _upsert(model: Any, lookup: Mapping[str, Any], defaults: Mapping[str, Any], 
                 return found, False
             try:
                 yield from _update(model, found, defaults)
-            except RecordGoneError as gone:  # deleted between the two
+            except (RecordGoneError, StaleRecordError) as gone:  # deleted or changed between the two
                 error = gone
                 continue
             return found, False

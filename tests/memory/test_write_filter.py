@@ -231,6 +231,8 @@ def test_a_partial_save_is_decided_and_placed_as_well(server: redis.Redis, way: 
     assert priorities(server) == {}
     thought.worth = 0.95
     way(thought.save, update_fields=["text"])
+    assert priorities(server) == {}  # the stored record is worth 0.4 still
+    way(thought.save, update_fields=["worth"])
     assert priorities(server) == {"Thought:a": 0.95}
     assert thought.save(update_fields=[]) == 0
 

@@ -15,6 +15,8 @@
 --                    keeps    partial only, one for each entry: true = `kept` is the stored one's
 --                    dropped  partial only: slots that lose their entry
 --                    blind    partial only: true = parts that are not the caller's are unknown to it (else UNREAD)
+--                    seen     partial only: flat list of fields that the caller does not name but an entry was made of, and
+--                             their bytes (false for none) as it has them; where other bytes are stored, STALE
 --                    expire   {'px', ms from now}, {'at', ms}, {'persist'}; missing = leave
 --                    commands what on_save hooks recorded, run last
 --                    event    of a model with an event stream: see lib_event
@@ -22,8 +24,8 @@
 -- ARGV[3]  string  key of the token under which the reply is kept for a repeat, or ''
 --
 -- returns  the number of hash fields that are new
--- errors   UNIQUE, EXISTS, MISSING, UNINDEXED, UNREAD, WRONGTYPE, UNKNOWNKIND: nothing is written. HOOK: the record is
---          saved, a recorded command failed
+-- errors   UNIQUE, EXISTS, MISSING, STALE, UNINDEXED, UNREAD, WRONGTYPE, UNKNOWNKIND: nothing is written. HOOK: the record
+--          is saved, a recorded command failed
 -- cost     O(fields + entries * log n)
 local rk = KEYS[1]
 local home = {class = KEYS[2], order = KEYS[3], expiry = KEYS[4]}

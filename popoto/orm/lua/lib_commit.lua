@@ -29,6 +29,17 @@ local function refused_by_guard(rk, old_rk, plan, exists)
   end
 end
 
+-- A field that is stored otherwise than the caller has it, of those that a partial save does not name; or nil.
+local function changed_field(rk, seen)
+  local names = {}
+  for i = 1, #seen, 2 do names[#names + 1] = seen[i] end
+  if #names == 0 then return nil end
+  local stored = redis.call('HMGET', rk, unpack(names))
+  for i = 1, #names do
+    if stored[i] ~= seen[2 * i] then return names[i] end
+  end
+end
+
 -- Fill in, of a partial save, what the caller did not name: it is as the stored record has it, whatever the caller
 -- believes. `staying` holds the slots that the plan names. Returns how many entries are written; those behind them stay
 -- as they lie. Or nil and a sentence.
@@ -86,6 +97,11 @@ local function check_commit(rk, plan, packed)
   local exists = held ~= 'none'
   local refusal = refused_by_guard(rk, old_rk, plan, exists) or (exists and held ~= 'hash' and wrong_type(old_rk, 'hash'))
   if refusal then return nil, refusal end
+  local changed = plan.seen and exists and changed_field(old_rk, plan.seen)
+  if changed then
+    return nil, 'STALE ' .. old_rk .. ' was changed since it was read (field ' .. changed .. '), and what is known of it as ' ..
+      'a whole would be wrong; nothing was written. Read it again, or save() it without update_fields.'
+  end
 
   local entries = cmsgpack.unpack(packed)
   local blob = redis.call('GET', occupancy_key(old_rk))
