@@ -13,7 +13,7 @@ to another key keeps them (lua/kind_edges.lua).
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from popoto.exceptions import ModelException
 from popoto.memory.defaults import Defaults
@@ -37,7 +37,21 @@ PREFIX = "$CoOcF"
 LIGHTEST = 0.001  # weaken_all removes edges below this weight
 EDGES_A_CALL = 20_000  # edges that one call of a hop may visit: about 10 ms
 
+T = TypeVar("T")
 Linked = list[tuple[str, float]]
+
+
+def _done(command: Command[T], pipeline: Any) -> T | None:
+    """Run the command, or queue it; None then."""
+    if pipeline is None:
+        return run(command)
+    queue(command, pipeline)
+    return None
+
+
+async def _adone(command: Command[T], pipeline: Any) -> T | None:
+    """Await `_done()`."""
+    return _done(command, pipeline) if pipeline is not None else await arun(command)
 
 
 class CoOccurrenceField(ValuelessField):
@@ -128,11 +142,7 @@ class CoOccurrenceField(ValuelessField):
         Returns: the weight of the edge, 0.0 where a full node dropped it as its weakest; None with a pipeline.
         Raises: ValueError: both are one node; a weight that is no positive number. TypeError: a record is not stored.
         """
-        command = self._link_command(model_class, source_pk, target_pk, initial_weight)
-        if pipeline is None:
-            return run(command)
-        queue(command, pipeline)
-        return None
+        return _done(self._link_command(model_class, source_pk, target_pk, initial_weight), pipeline)
 
     async def async_link(
         self,
@@ -143,11 +153,7 @@ class CoOccurrenceField(ValuelessField):
         pipeline: Any = None,
     ) -> float | None:
         """Await `link()`."""
-        command = self._link_command(model_class, source_pk, target_pk, initial_weight)
-        if pipeline is None:
-            return await arun(command)
-        queue(command, pipeline)
-        return None
+        return await _adone(self._link_command(model_class, source_pk, target_pk, initial_weight), pipeline)
 
     def _link_command(self, model: Any, source: Any, target: Any, weight: float | None) -> Command[float]:
         weight = Defaults.CO_OCCURRENCE_INITIAL_WEIGHT if weight is None else weight
@@ -162,31 +168,21 @@ class CoOccurrenceField(ValuelessField):
             delta: > 0.
         Returns: the new weight; None with a pipeline. Otherwise as `link()`.
         """
-        command = self._edge_command(model_class, source_pk, target_pk, "delta", delta, "add")
-        if pipeline is None:
-            return run(command)
-        queue(command, pipeline)
-        return None
+        return _done(self._edge_command(model_class, source_pk, target_pk, "delta", delta, "add"), pipeline)
 
     async def async_strengthen(
         self, model_class: Any, source_pk: Any, target_pk: Any, delta: float = 0.05, pipeline: Any = None
     ) -> float | None:
         """Await `strengthen()`."""
-        command = self._edge_command(model_class, source_pk, target_pk, "delta", delta, "add")
-        if pipeline is None:
-            return await arun(command)
-        queue(command, pipeline)
-        return None
+        return await _adone(self._edge_command(model_class, source_pk, target_pk, "delta", delta, "add"), pipeline)
 
     def unlink(self, model_class: Any, source_pk: Any, target_pk: Any, pipeline: Any = None) -> None:
         """Remove an edge, both ways where edges go both ways; nothing where there is none."""
-        command = self._unlink_command(model_class, source_pk, target_pk)
-        _ = run(command) if pipeline is None else queue(command, pipeline)
+        _done(self._unlink_command(model_class, source_pk, target_pk), pipeline)
 
     async def async_unlink(self, model_class: Any, source_pk: Any, target_pk: Any, pipeline: Any = None) -> None:
         """Await `unlink()`."""
-        command = self._unlink_command(model_class, source_pk, target_pk)
-        _ = await arun(command) if pipeline is None else queue(command, pipeline)
+        await _adone(self._unlink_command(model_class, source_pk, target_pk), pipeline)
 
     def weaken_all(self, model_class: Any, pk: Any, factor: float | None = None, pipeline: Any = None) -> int | None:
         """Multiply the weights of a node's edges; those below 0.001 are removed.
@@ -196,21 +192,13 @@ class CoOccurrenceField(ValuelessField):
         Returns: how many were removed; None with a pipeline.
         Raises: ValueError: a factor out of range.
         """
-        command = self._weaken_command(model_class, pk, factor)
-        if pipeline is None:
-            return run(command)
-        queue(command, pipeline)
-        return None
+        return _done(self._weaken_command(model_class, pk, factor), pipeline)
 
     async def async_weaken_all(
         self, model_class: Any, pk: Any, factor: float | None = None, pipeline: Any = None
     ) -> int | None:
         """Await `weaken_all()`."""
-        command = self._weaken_command(model_class, pk, factor)
-        if pipeline is None:
-            return await arun(command)
-        queue(command, pipeline)
-        return None
+        return await _adone(self._weaken_command(model_class, pk, factor), pipeline)
 
     # -- walks --------------------------------------------------------------------------------------------------------
 
