@@ -51,7 +51,9 @@ def _done(command: Command[T], pipeline: Any) -> T | None:
 
 async def _adone(command: Command[T], pipeline: Any) -> T | None:
     """Await `_done()`."""
-    return _done(command, pipeline) if pipeline is not None else await arun(command)
+    if pipeline is None:
+        return await arun(command)
+    return _done(command, pipeline)
 
 
 class CoOccurrenceField(ValuelessField):
