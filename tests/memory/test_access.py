@@ -56,12 +56,6 @@ class UntrackedNote(Model):
     name = KeyField()
 
 
-@pytest.fixture(params=WAYS, ids=["sync", "async"])
-def way(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """`way(note.confirm_access)` calls it, or awaits its async twin."""
-    return request.param  # type: ignore[no-any-return]
-
-
 @pytest.fixture(autouse=True)
 def frozen() -> Iterator[clock.FrozenClock]:
     with clock.frozen(T0) as still:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from popoto import CoOccurrenceField, Defaults, Field, KeyField, Model, ModelException, QueryException, redis_db
 from popoto.orm.scripts import Script
 from tests.faults.proxy import cutting_proxy
-from tests.memory.traces import WAYS, stored, traces
+from tests.memory.traces import stored, traces
 
 
 class Tied(Model):
@@ -49,11 +49,6 @@ class TeamFact(Model):
 
 links: Any = Tied._meta.fields["links"]
 leads: Any = Hop._meta.fields["leads"]
-
-
-@pytest.fixture(params=WAYS, ids=["sync", "async"])
-def way(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    return request.param  # type: ignore[no-any-return]
 
 
 def edges(server: redis.Redis, model: type[Model] = Tied, field: str = "links") -> dict[tuple[str, str], float]:

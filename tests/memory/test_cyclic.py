@@ -34,7 +34,7 @@ from popoto.memory.cyclic_ranking import score_command, top_by_decay_steps
 from popoto.orm.drivers import drive, run
 from popoto.orm.scripts import Script
 from tests.faults.proxy import cutting_proxy
-from tests.memory.traces import WAYS, stored, traces
+from tests.memory.traces import stored, traces
 
 DAY = 86_400.0
 T0 = 1_700_000_000.0
@@ -60,11 +60,6 @@ class Calm(Model):
     name = KeyField()
     seen = DecayingSortedField()
     due = CyclicDecayField()
-
-
-@pytest.fixture(params=WAYS, ids=["sync", "async"])
-def way(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    return request.param  # type: ignore[no-any-return]
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from popoto import ExistenceFilter, Field, IntField, KeyField, Model, ModelException, QueryException
 from popoto.memory.existence import filter_size
-from tests.memory.traces import WAYS, stored, traces
+from tests.memory.traces import stored, traces
 
 
 class Memo(Model):
@@ -46,11 +46,6 @@ class Tiny(Model):
 
 
 known: Any = Memo._meta.fields["known"]
-
-
-@pytest.fixture(params=WAYS, ids=["sync", "async"])
-def way(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    return request.param  # type: ignore[no-any-return]
 
 
 def filter_keys(server: redis.Redis) -> list[bytes]:

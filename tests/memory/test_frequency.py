@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from popoto import Field, FrequencySketch, KeyField, Model, ModelException
-from tests.memory.traces import WAYS, traces
+from tests.memory.traces import traces
 
 
 class Said(Model):
@@ -21,11 +21,6 @@ class Said(Model):
 
 
 often: Any = Said._meta.fields["often"]
-
-
-@pytest.fixture(params=WAYS, ids=["sync", "async"])
-def way(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    return request.param  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(

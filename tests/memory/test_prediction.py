@@ -49,11 +49,6 @@ class Foretold(PredictionLedgerMixin, Model):
     trust = ConfidenceField(initial_confidence=0.1, partition_by="team")
 
 
-@pytest.fixture(params=WAYS, ids=["sync", "async"])
-def way(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    return request.param  # type: ignore[no-any-return]
-
-
 @pytest.fixture(autouse=True)
 def frozen() -> Iterator[clock.FrozenClock]:
     with clock.frozen(T0) as still:

@@ -10,7 +10,7 @@ import redis
 
 from popoto import ExistenceFilter, Field, FloatField, IntField, KeyField, Model, WriteFilterMixin
 from popoto.exceptions import RecordGoneError, StaleRecordError
-from tests.memory.traces import WAYS, stored
+from tests.memory.traces import stored
 
 
 class WholeText(Model):
@@ -31,11 +31,6 @@ class WholeWorth(WriteFilterMixin, Model):
 
 
 known: Any = WholeText._meta.fields["known"]
-
-
-@pytest.fixture(params=WAYS, ids=["sync", "async"])
-def way(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    return request.param  # type: ignore[no-any-return]
 
 
 def priority(server: redis.Redis) -> dict[bytes, float]:

@@ -21,7 +21,7 @@ from popoto import (
     ModelException,
     WriteFilterMixin,
 )
-from tests.memory.traces import WAYS, stored, traces
+from tests.memory.traces import stored, traces
 
 SCORES: dict[str, Any] = {}
 
@@ -44,11 +44,6 @@ class Strict(WriteFilterMixin, Model):
 
     def compute_filter_score(self) -> Any:
         return self.worth
-
-
-@pytest.fixture(params=WAYS, ids=["sync", "async"])
-def way(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    return request.param  # type: ignore[no-any-return]
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,7 @@ from popoto.orm.fields.key import KeyField
 from popoto.orm.fields.sorted import SortedField
 from popoto.orm.fields.typed import IntField, ListField
 from popoto.orm.model import Model
+from popoto.orm.q import Q
 
 from .oracle import dump, indexes_agree, nothing_left, stored_records
 
@@ -720,3 +721,22 @@ def test_random_batches_do_what_a_plain_dict_does(server, steps):
         stored = {v["name"]: (v["code"], v["status"], v["rank"]) for v in stored_records(BulkItem).values()}
         assert stored == state
         indexes_agree(BulkItem)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        lambda query: query.filter(Q()),
+        lambda query: query.filter(Q() | Q(status="x")),
+        lambda query: query.filter(~~Q()),
+        lambda query: query.exclude(~Q()),
+        lambda query: query.order_by("name"),
+    ],
+    ids=["empty", "or-empty", "not-not-empty", "excludes-nothing", "ordered"],
+)
+def test_a_bulk_delete_of_a_condition_that_is_always_true_is_refused(server, chosen):
+    BulkItem.create(name="a")
+    before = dump(server)
+    with pytest.raises(ModelException, match="no filter .*delete_all"):
+        BulkItem.bulk_delete(chosen(BulkItem.query))
+    assert dump(server) == before
