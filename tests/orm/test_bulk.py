@@ -737,6 +737,6 @@ def test_random_batches_do_what_a_plain_dict_does(server, steps):
 def test_a_bulk_delete_of_a_condition_that_is_always_true_is_refused(server, chosen):
     BulkItem.create(name="a")
     before = dump(server)
-    with pytest.raises(ModelException, match="no filter .*delete_all"):
+    with pytest.raises(ModelException, match=r"no filter .*delete_all"):
         BulkItem.bulk_delete(chosen(BulkItem.query))
     assert dump(server) == before
