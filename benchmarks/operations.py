@@ -14,7 +14,7 @@ class Operation:
     Attributes:
         name: what `--only` and the workers call it.
         title: what the report calls it.
-        dataset: "records", "memories" or "signals", which must be loaded before.
+        dataset: "records", "memories", "signals" or "unrelated", which must be loaded before.
         items_a_call: records that one call handles; times are given for one of them.
         most_calls: upper bound of calls a round.
         depends_on_size: False: measured at the first size only.
@@ -54,6 +54,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("composite_two", "composite_score, 2 signals", dataset="signals"),
     Operation("composite_four", "composite_score, 4 signals", dataset="signals"),
     Operation("search", "BM25 search, 3 words", dataset="signals"),
+    Operation("composite_unrelated", "composite_score, 4 unrelated signals", dataset="unrelated"),
 )
 BY_NAME = {operation.name: operation for operation in OPERATIONS}
-DATASETS = ("records", "memories", "signals")
+DATASETS = ("records", "memories", "signals", "unrelated")

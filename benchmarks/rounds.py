@@ -84,7 +84,7 @@ def _refusal(reply: dict[str, Any]) -> str | None:
 
 
 def _is_right(contender: Contender, operation: Operation, size: int, call: int, answer: object) -> bool:
-    if operation.dataset != "signals":
+    if operation.dataset not in signals.DATASETS:
         return data.is_right(operation.name, size, call, answer)
     if operation.name in signals.OWN_FORMULA and not contender.spec.own_package:
         return True

@@ -1,6 +1,13 @@
 """The memories that rankings of several signals are measured on, and the right answers.
 
-As real stores are: few are touched often, most stand at their first confidence. All values follow from the number.
+As real stores are: few are touched often, most stand at their first confidence. One in OFTEN is read, 1 to 50 times by
+a power law, and rated once. A memory was made up to a year ago, of late more often than long ago, and last touched when
+it was last read: the latest of k times at random in its life lies, on the average, its age / (k + 1) back.
+
+`related=False` gives an unfriendly store: reads are 1 to 4, all equally likely, and tell nothing of the age. Many then
+share the highest count, and who is fresh is not who is read.
+
+All values follow from the number.
 """
 
 from __future__ import annotations
@@ -28,7 +35,9 @@ FOUR = {"relevance": 0.1, "certainty": 1.0, "access_count": 0.2, "priority": 0.5
 FIRST_CONFIDENCE = 0.5
 PRIORITY = 0.7  # from here on a memory has priority
 # Not compared with popoto 1.10.1: it moves confidences by another rule, and with cycles its order differs in places.
-OWN_FORMULA = ("top_by_decay_cycles", "composite_two", "composite_four")
+OWN_FORMULA = ("top_by_decay_cycles", "composite_two", "composite_four", "composite_unrelated")
+DATASETS = ("signals", "unrelated")
+YEAR = 365.0  # days
 NEAR = 2e-3  # how far the minutes of a run may shift a score: see `is_right`
 
 _ZIPF = list(itertools.accumulate(1 / rank for rank in range(1, VOCABULARY + 1)))
@@ -44,9 +53,9 @@ class SignalRow(TypedDict):
     text: str
 
 
-def row(number: int, now: float) -> SignalRow:
-    """One memory: importance 1 to 10, touched up to 90 days before `now`, 15 words by Zipf's law."""
-    touched = now - age_days(number) * data.SECONDS_A_DAY
+def row(number: int, now: float, related: bool = True) -> SignalRow:
+    """One memory: importance 1 to 10, touched up to a year before `now`, 15 words by Zipf's law."""
+    touched = now - age_days(number, related) * data.SECONDS_A_DAY
     return {
         "agent_id": data.AGENT,
         "name": data.name_of(number),
@@ -70,17 +79,19 @@ def query(call: int) -> str:
     return " ".join(words(-1 - call, WORDS_A_QUERY))
 
 
-def reads(number: int) -> int:
-    """How often it was read, 1 to 50 by a power law; those that were read at all were rated once as well."""
+def reads(number: int, related: bool = True) -> int:
+    """How often it was read; those that were read at all were rated once as well."""
     if number % OFTEN:
         return 0
-    return min(50, int(2**32 / (number // OFTEN * _STRIDE % 2**32 + 1)))
+    place = number // OFTEN * _STRIDE % 2**32
+    return min(50, int(2**32 / (place + 1))) if related else 1 + place * 4 // 2**32
 
 
-def age_days(number: int) -> float:
-    """Days since it was last touched: 1 to 90, for those that were read 1 to 90 by how rarely."""
-    days = -data.memory(number, 0.0)["relevance"] / data.SECONDS_A_DAY
-    return max(1.0, days / reads(number)) if reads(number) else days
+def age_days(number: int, related: bool = True) -> float:
+    """Days since it was last touched, 1 to 365."""
+    days = -data.memory(number, 0.0)["relevance"] / data.SECONDS_A_DAY  # 1 to 90, all equally likely
+    days = 1.0 + (YEAR - 1.0) * ((days - 1.0) / 89.0) ** 2
+    return max(1.0, days / (reads(number) + 1)) if related else days
 
 
 def rating(number: int) -> float:
@@ -88,8 +99,8 @@ def rating(number: int) -> float:
     return 0.5 + 0.5 * (number * _STRIDE % 2**32) / 2**32
 
 
-def decayed(number: int) -> float:
-    return importance(number) * age_days(number) ** -data.DECAY_RATE
+def decayed(number: int, related: bool = True) -> float:
+    return importance(number) * age_days(number, related) ** -data.DECAY_RATE
 
 
 def with_cycles(number: int, now: float | None = None) -> float:
@@ -99,12 +110,12 @@ def with_cycles(number: int, now: float | None = None) -> float:
     return decayed(number) + swing * (2.0 if reads(number) else 1.0)
 
 
-def composite(number: int, weights: dict[str, float]) -> float:
+def composite(number: int, weights: dict[str, float], related: bool = True) -> float:
     priority = importance(number) / 10
     parts = {
-        "relevance": decayed(number),
+        "relevance": decayed(number, related),
         "certainty": rating(number) if reads(number) else FIRST_CONFIDENCE,
-        "access_count": float(reads(number)),
+        "access_count": float(reads(number, related)),
         "priority": priority if priority >= PRIORITY else 0.0,
     }
     return sum(weight * parts[name] for name, weight in weights.items())
@@ -139,7 +150,7 @@ def score_of(operation: str, size: int, call: int) -> Callable[[int], float]:
         now = time.time()
         return lambda number: with_cycles(number, now)
     weights = TWO if operation == "composite_two" else FOUR
-    return lambda number: composite(number, weights)
+    return lambda number: composite(number, weights, operation != "composite_unrelated")
 
 
 def is_right(operation: str, size: int, call: int, answer: object) -> bool:

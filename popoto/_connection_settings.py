@@ -27,6 +27,7 @@ from redis.connection import SSLConnection, UnixDomainSocketConnection, parse_ur
 from redis.retry import Retry
 
 from popoto import _cluster_clients, _embedded
+from popoto._pool import Pool
 from popoto.exceptions import ConnectionSettingsError
 
 # Names that hold with the types that redis-py ships and with separate stubs, where the classes are generic.
@@ -158,8 +159,7 @@ def sync_client(settings: ServerSettings) -> SyncClient:
         return cluster
     size = arguments.pop("max_connections", None) or SYNC_CONNECTIONS
     options = _pool_options(settings, redis.Redis(**arguments).connection_pool, _embedded.EmbeddedConnection)
-    blocking_pool: Any = redis.BlockingConnectionPool
-    return redis.Redis(connection_pool=blocking_pool(max_connections=size, **options))
+    return redis.Redis(connection_pool=Pool(max_connections=size, **options))
 
 
 def async_client(settings: ServerSettings) -> AsyncClient:

@@ -16,7 +16,7 @@ MODULES = sorted(path for path in ROOT.rglob("*.py") if "__pycache__" not in pat
 # from the ground up; a module may import its own floor and those below it
 FLOORS = [
     {"exceptions", "redis_db", "_cluster_clients", "_connection_settings", "_embedded"}
-    | {"_loop_clients", "_temporary_server", "_clock"},
+    | {"_loop_clients", "_temporary_server", "_clock", "_pool"},
     {"orm"},
     {"memory", "embeddings", "stores", "configuration", "pubsub", "streams", "monitoring", "migrations"},
     {"recipes"},

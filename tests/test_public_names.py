@@ -81,6 +81,7 @@ DOORS: dict[str, list[str]] = {
 }
 # names of these paths that `popoto` itself does not have
 ONLY_THERE: dict[str, list[str]] = {
+    "popoto.fields.existence_filter": ["tokenize"],
     "popoto.fields.observation": ["VALID_OUTCOMES"],
     "popoto.models.base": ["ModelOptions"],
     "popoto.models.query": ["Query", "QueryBuilder"],

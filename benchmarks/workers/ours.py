@@ -31,6 +31,7 @@ class Ours(PopotoWorker):
             "top_by_decay_cycles": self._cycle_steps,
             "composite_two": lambda stats: self._composite_steps(signals.TWO, stats),
             "composite_four": lambda stats: self._composite_steps(signals.FOUR, stats),
+            "composite_unrelated": lambda stats: self._composite_steps(signals.FOUR, stats),
         }.get(operation)
         if operation == "search":
             return self._postings_read(signals.query(call))

@@ -70,6 +70,11 @@ class PopotoWorker(Worker):
 
         load(numbers, time.time())
 
+    def load_unrelated(self, numbers: Iterable[int]) -> None:
+        from .popoto_signals import load
+
+        load(numbers, time.time(), related=False)
+
     def op_construct(self, size: int, repeat: int, watch: Stopwatch) -> None:
         micro.construct(Record, repeat, watch)
 
@@ -251,6 +256,9 @@ class PopotoWorker(Worker):
         return self._composite(signals.TWO, repeat, watch)
 
     def op_composite_four(self, size: int, repeat: int, watch: Stopwatch) -> list[str]:
+        return self._composite(signals.FOUR, repeat, watch)
+
+    def op_composite_unrelated(self, size: int, repeat: int, watch: Stopwatch) -> list[str]:
         return self._composite(signals.FOUR, repeat, watch)
 
     def op_search(self, size: int, repeat: int, watch: Stopwatch) -> list[str]:

@@ -42,11 +42,11 @@ class Signal(AccessTrackerMixin, WriteFilterMixin, Model):
         return float(self.importance) / 10
 
 
-def load(numbers: Iterable[int], now: float) -> None:
+def load(numbers: Iterable[int], now: float, related: bool = True) -> None:
     pipe = get_REDIS_DB().pipeline()
     rated = []
     for number in numbers:
-        instance = Signal(**signals.row(number, now))
+        instance = Signal(**signals.row(number, now, related))
         instance.save(pipeline=pipe, skip_auto_now=True)
         if signals.reads(number):
             rated.append((number, instance))
@@ -54,7 +54,7 @@ def load(numbers: Iterable[int], now: float) -> None:
     for number, instance in rated:
         ConfidenceField.update_confidence(instance, "certainty", signals.rating(number))
         instance.strengthen_cycle("rhythm", factor=2.0)
-        for _ in range(signals.reads(number)):
+        for _ in range(signals.reads(number, related)):
             instance.on_read()
         instance.confirm_access()
 

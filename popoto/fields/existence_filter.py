@@ -1,6 +1,7 @@
-"""Import path of ExistenceFilter and FrequencySketch; they live in popoto.memory.existence and .frequency."""
+"""Import path of ExistenceFilter, FrequencySketch and their tokenizer; they live in popoto.memory."""
 
 from popoto.memory.existence import ExistenceFilter
 from popoto.memory.frequency import FrequencySketch
+from popoto.memory.tokenizer import tokenize
 
-__all__ = ["ExistenceFilter", "FrequencySketch"]
+__all__ = ["ExistenceFilter", "FrequencySketch", "tokenize"]

@@ -13,18 +13,27 @@ positive.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from popoto.exceptions import ModelException, QueryException
-from popoto.memory.tokenizer import ENGLISH, Tokenizer, TokenizerLike
+from popoto.memory.bm25_statistics import (
+    Known,
+    idf_steps,
+    known_steps,
+    packed_or_refused,
+    recount_steps,
+    selective_steps,
+)
+from popoto.memory.number import is_number
+from popoto.memory.tokenizer import ENGLISH, TokenizerLike
 from popoto.orm.commands import Command
 from popoto.orm.drivers import adrive, drive
 from popoto.orm.fields.base import Condition, Field
 from popoto.orm.keys import ModelKeys
-from popoto.orm.plan import pack
+from popoto.orm.merging import asked_for_highest
 from popoto.orm.scripts import Script, register_kind
 from popoto.orm.slots import Made, Slot
 
@@ -36,8 +45,6 @@ SEARCH = Script(
     (("popoto.memory", "lib_top"), ("popoto.memory", "lib_walk")),
     flags="no-writes",
 )
-IDF = Script("popoto.memory", "bm25_idf", flags="no-writes")
-RECOUNT = Script("popoto.memory", "bm25_recount")
 
 PREFIX = "$BM25"
 SLICE = 6000  # postings visited in one call: about 10 ms
@@ -84,16 +91,16 @@ class BM25Field(Field):
             raise ModelException(
                 f"BM25Field: tokenizer= expected a Tokenizer or a function from text to terms, got {tokenizer!r}."
             )
-        if k1 is not None and not (_is_number(k1) and 0 <= k1 < math.inf):
+        if k1 is not None and not (is_number(k1) and k1 >= 0):
             raise ModelException(f"BM25Field: k1= expected a number from 0 on (1.2 is usual), got {k1!r}.")
-        if b is not None and not (_is_number(b) and 0 <= b <= 1):
+        if b is not None and not (is_number(b) and 0 <= b <= 1):
             raise ModelException(f"BM25Field: b= expected a number from 0 to 1 (0.75 is usual), got {b!r}.")
         if any(options.get(name) for name in ("default", "indexed", "unique")) or not options.get("null", True):
             raise ModelException("BM25Field holds no value of its own: leave default, null, indexed and unique out.")
         super().__init__(**options)
         self.source = source
         self.tokenizer: TokenizerLike = tokenizer or ENGLISH
-        self._k1, self._b = k1, b
+        self._k1, self._b = k1 if k1 is None else float(k1), b if b is None else float(b)
 
     @property
     def k1(self) -> float:
@@ -178,12 +185,12 @@ class BM25Field(Field):
             limit: at most so many; 0 or less: [].
         Raises: QueryException: the field is no BM25Field. TypeError: no text, or the limit is no whole number.
         """
-        return drive(search_steps(model_class, field_name, query_text, limit))
+        return drive(_search_all(model_class, field_name, query_text, limit))
 
     @classmethod
     async def async_search(cls, model_class: Any, field_name: str, query_text: str | None, limit: int = 10) -> Scored:
         """Await `search()`."""
-        return await adrive(search_steps(model_class, field_name, query_text, limit))
+        return await adrive(_search_all(model_class, field_name, query_text, limit))
 
     @classmethod
     def get_idf(cls, model_class: Any, field_name: str, tokens: str | Iterable[str] | None) -> dict[str, float]:
@@ -196,28 +203,28 @@ class BM25Field(Field):
             tokens: a list; a single text is one token. None or []: {}.
         Raises: QueryException: the field is no BM25Field. TypeError: a token is no text.
         """
-        return drive(idf_steps(model_class, field_name, tokens))
+        return drive(idf_steps(model_class, bm25_field(model_class, field_name), tokens))
 
     @classmethod
     async def async_get_idf(
         cls, model_class: Any, field_name: str, tokens: str | Iterable[str] | None
     ) -> dict[str, float]:
         """Await `get_idf()`."""
-        return await adrive(idf_steps(model_class, field_name, tokens))
+        return await adrive(idf_steps(model_class, bm25_field(model_class, field_name), tokens))
 
     @classmethod
     def filter_selective_tokens(
         cls, model_class: Any, field_name: str, tokens: str | Iterable[str] | None, min_idf: float = 1.0
     ) -> list[str]:
         """Return the tokens whose inverse document frequency is at least `min_idf`, in their order."""
-        return drive(_selective_steps(model_class, field_name, tokens, min_idf))
+        return drive(selective_steps(model_class, bm25_field(model_class, field_name), tokens, min_idf))
 
     @classmethod
     async def async_filter_selective_tokens(
         cls, model_class: Any, field_name: str, tokens: str | Iterable[str] | None, min_idf: float = 1.0
     ) -> list[str]:
         """Await `filter_selective_tokens()`."""
-        return await adrive(_selective_steps(model_class, field_name, tokens, min_idf))
+        return await adrive(selective_steps(model_class, bm25_field(model_class, field_name), tokens, min_idf))
 
     @classmethod
     def recompute_stats(cls, model_class: Any, field_name: str) -> tuple[int, int]:
@@ -225,12 +232,12 @@ class BM25Field(Field):
 
         Saves keep both exactly; this is for an index that something else has written to.
         """
-        return drive(_recount_steps(model_class, field_name))
+        return drive(recount_steps(model_class, bm25_field(model_class, field_name)))
 
     @classmethod
     async def async_recompute_stats(cls, model_class: Any, field_name: str) -> tuple[int, int]:
         """Await `recompute_stats()`."""
-        return await adrive(_recount_steps(model_class, field_name))
+        return await adrive(recount_steps(model_class, bm25_field(model_class, field_name)))
 
 
 BM25Field.field_class_key = PREFIX
@@ -243,8 +250,12 @@ def search_steps(
     limit: int = 10,
     where: Sequence[Any] | None = None,
     offset: int = 0,
+    known: Known = None,
 ) -> Generator[Any, Any, Scored]:
     """Return the best (redis_key, score) among the records that `where` (lib_where.lua) lets through; skip `offset`.
+
+    Args:
+        known: the statistics to score by, of `known_steps`; None for those of the index.
 
     Raises: QueryException, TypeError: see `BM25Field.search`.
     """
@@ -252,7 +263,7 @@ def search_steps(
     if type(limit) is not int:
         raise TypeError(f"limit: expected a whole number, got {limit!r}.")
     terms = field.query_terms(query_text)
-    if limit <= 0 or not terms:
+    if limit <= 0 or not terms or (known and not known[0]):
         return []
     query: dict[str, Any] = {
         "base": keys.base(PREFIX, field.name),
@@ -261,11 +272,12 @@ def search_steps(
         "b": field.b,
         "k": limit + offset,
         "where": list(where) if where else ["all"],
+        "known": known or False,
         "slice": SLICE,
         "state": False,
     }
     while True:
-        state, rows, _ = yield Command((*keys.home, _packed(query)), script=SEARCH, key_count=4)
+        state, rows, _ = yield Command((*keys.home, packed_or_refused(query)), script=SEARCH, key_count=4)
         if not state:
             flat = iter(rows)
             found = [(key.decode(), float(score)) for key, score in zip(flat, flat, strict=True)]
@@ -274,7 +286,7 @@ def search_steps(
 
 
 def scores_steps(
-    model: Any, field_name: str, query_text: str | None, keys: Sequence[str]
+    model: Any, field_name: str, query_text: str | None, keys: Sequence[str], known: Known = None
 ) -> Generator[Any, Any, dict[str, float]]:
     """Return the score of each of these records for a query, 0.0 for those that hold none of its terms; one round trip.
 
@@ -291,13 +303,14 @@ def scores_steps(
         "terms": terms,
         "k1": field.k1,
         "b": field.b,
+        "known": known or False,
         "slice": SLICE,
         "state": False,
     }
     commands: list[Command[Any]] = []
     for start in range(0, len(unique), KEYS_A_CALL):
         some = unique[start : start + KEYS_A_CALL]
-        packed = _packed({**query, "k": len(some), "where": ["keys", *some]})
+        packed = packed_or_refused({**query, "k": len(some), "where": ["keys", *some]})
         commands.append(Command((*model_keys.home, packed), script=SEARCH, key_count=4))
     for _, rows, _ in (yield commands):
         flat = iter(rows)
@@ -305,45 +318,14 @@ def scores_steps(
     return scores
 
 
-def idf_steps(model: Any, field_name: str, tokens: str | Iterable[str] | None) -> Generator[Any, Any, dict[str, float]]:
-    """Return token -> inverse document frequency; see `BM25Field.get_idf`."""
-    field, keys = _field_and_keys(model, field_name)
-    wanted = _token_list(tokens)
-    if not wanted:
-        return {}
-    normal = field.tokenizer.normal if isinstance(field.tokenizer, Tokenizer) else str
-    unique = list(dict.fromkeys(wanted))
-    terms = [form for token in unique for form in (normal(token), token)]
-    args = (*keys.home, keys.base(PREFIX, field.name), _packed(terms))
-    n, *found = yield Command(args, script=IDF, key_count=4)
-    if not n:
-        return dict.fromkeys(unique, 0.0)
-    # the kept form counts; the token itself only where it is a kept form that no word was given for
-    return {
-        token: idf_of(n, kept or as_given)
-        for token, kept, as_given in zip(unique, found[::2], found[1::2], strict=True)
-    }
+def _search_all(model: Any, field_name: str, query_text: str | None, limit: int) -> Generator[Any, Any, Scored]:
+    known = yield from known_steps(model, bm25_field(model, field_name), query_text)
+    here = partial(search_steps, model, field_name, query_text, limit, known=known)
+    return (yield from asked_for_highest(model._meta, here, limit))
 
 
-def idf_of(n: int, df: int) -> float:
-    """Return ln((n - df + 0.5) / (df + 0.5) + 1): n documents, df of them hold the term."""
-    return math.log((n - df + 0.5) / (df + 0.5) + 1)
-
-
-def _selective_steps(model: Any, field_name: str, tokens: Any, min_idf: float) -> Generator[Any, Any, list[str]]:
-    wanted = _token_list(tokens)
-    idf = yield from idf_steps(model, field_name, wanted)
-    return [token for token in wanted if idf[token] >= min_idf]
-
-
-def _recount_steps(model: Any, field_name: str) -> Generator[Any, Any, tuple[int, int]]:
-    field, keys = _field_and_keys(model, field_name)
-    n, words = yield Command((*keys.home, keys.base(PREFIX, field.name)), script=RECOUNT, key_count=4)
-    return n, words
-
-
-def _field_and_keys(model: Any, field_name: str) -> tuple[BM25Field, ModelKeys]:
-    """Return the field and the model's keys.
+def bm25_field(model: Any, field_name: str) -> BM25Field:
+    """Return a model's BM25Field.
 
     Raises: QueryException: the model has no such BM25Field; lists those it has.
     """
@@ -352,15 +334,11 @@ def _field_and_keys(model: Any, field_name: str) -> tuple[BM25Field, ModelKeys]:
     if not isinstance(field, BM25Field):
         have = ", ".join(name for name, f in fields.items() if isinstance(f, BM25Field)) or "none"
         raise QueryException(f"{model._meta.model_name} has no BM25Field {field_name!r}. BM25 fields: {have}.")
-    return field, model._meta.keys
+    return field
 
 
-def _token_list(tokens: Any) -> list[str]:
-    wanted = [tokens] if isinstance(tokens, str) else list(tokens or ())
-    for token in wanted:
-        if not isinstance(token, str):
-            raise TypeError(f"tokens: expected texts (str), got {token!r} ({type(token).__name__}).")
-    return wanted
+def _field_and_keys(model: Any, field_name: str) -> tuple[BM25Field, ModelKeys]:
+    return bm25_field(model, field_name), model._meta.keys
 
 
 def _text_of(value: Any) -> str:
@@ -372,18 +350,3 @@ def _text_of(value: Any) -> str:
     if isinstance(value, (list, tuple, set, frozenset)):
         return " ".join(map(_text_of, value))
     return str(value)
-
-
-def _packed(value: Any) -> bytes:
-    """Return the value for the server.
-
-    Raises: QueryException: a text of it holds half a surrogate pair.
-    """
-    try:
-        return pack(value)  # type: ignore[no-any-return]
-    except UnicodeEncodeError as error:
-        raise QueryException(f"{error}. No stored text can hold half a surrogate pair.") from None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

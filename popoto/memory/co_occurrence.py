@@ -17,7 +17,9 @@ from typing import Any, ClassVar, TypeVar
 
 from popoto.exceptions import ModelException
 from popoto.memory.defaults import Defaults
-from popoto.memory.valueless import ValuelessField, is_finite_number, text_of_key
+from popoto.memory.events import LoggedScript, packed_event
+from popoto.memory.number import is_number
+from popoto.memory.valueless import ValuelessField, text_of_key
 from popoto.orm.commands import Command, queue
 from popoto.orm.drivers import adrive, arun, drive, run
 from popoto.orm.keys import ModelKeys
@@ -28,7 +30,7 @@ from popoto.orm.slots import Made, Slot
 _KIND = ("popoto.memory", "kind_edges")
 register_kind(*_KIND, "g")
 _FRAGMENTS = (("popoto.memory", "lib_claim"), _KIND)
-LINK = Script("popoto.memory", "link_edge", _FRAGMENTS, with_kinds=True)
+LINK = LoggedScript(Script("popoto.memory", "link_edge", _FRAGMENTS, with_kinds=True))
 UNLINK = Script("popoto.memory", "unlink_edge", _FRAGMENTS, with_kinds=True)
 WEAKEN = Script("popoto.memory", "weaken_edges", _FRAGMENTS, with_kinds=True)
 LINKED = Script("popoto.memory", "linked_nodes", flags="no-writes")
@@ -80,14 +82,14 @@ class CoOccurrenceField(ValuelessField):
     ) -> None:
         if type(max_edges) is not int or max_edges < 1:
             raise ModelException(f"CoOccurrenceField: max_edges= expected a whole number from 1 on, got {max_edges!r}.")
-        if decay_factor is not None and not (is_finite_number(decay_factor) and 0 <= decay_factor < 1):
+        if decay_factor is not None and not (is_number(decay_factor) and 0 <= decay_factor < 1):
             raise ModelException(
                 f"CoOccurrenceField: decay_factor= expected a number from 0 to below 1, or None, got {decay_factor!r}."
             )
         super().__init__(**options)
         self.symmetric = bool(symmetric)
         self.max_edges = max_edges
-        self._decay_factor = decay_factor
+        self._decay_factor = None if decay_factor is None else float(decay_factor)
 
     @property
     def decay_factor(self) -> float:
@@ -211,11 +213,11 @@ class CoOccurrenceField(ValuelessField):
             min_weight: lightest edge that counts.
             limit: 0 gives []; a negative one all.
         """
-        return run(self._linked_command(model_class, pk, min_weight, limit)) if limit else []
+        return run(self._linked_command(model_class, pk, min_weight, limit))
 
     async def async_get_linked(self, model_class: Any, pk: Any, min_weight: float = 0.01, limit: int = 20) -> Linked:
         """Await `get_linked()`."""
-        return await arun(self._linked_command(model_class, pk, min_weight, limit)) if limit else []
+        return await arun(self._linked_command(model_class, pk, min_weight, limit))
 
     def propagate(
         self,
@@ -257,18 +259,19 @@ class CoOccurrenceField(ValuelessField):
         source, target = text_of_key(source_pk), text_of_key(target_pk)
         if source == target:
             raise ValueError(f"{self._label()}: a node has no edge to itself ({source!r}). Give two different ones.")
-        if not (is_finite_number(amount) and amount > 0):
+        if not (is_number(amount) and amount > 0):
             raise ValueError(f"{self._label()}: {name}= expected a number above 0, got {amount!r}.")
         meta = model._meta
         records = "".join("01"[meta.holds(node)] for node in (source, target))
+        event = packed_event(model, self._keys(model, source, target)) if what == "add" else ""
         return Command(
             (
                 *self._nodes(model, source, target),
                 *(self.name, source, target, records, repr(float(amount)), what),
-                *(int(self.symmetric), self.max_edges, ""),
+                *(int(self.symmetric), self.max_edges, event, ""),
             ),
             float,
-            LINK,
+            LINK.of(model),
             key_count=3,
             repeat="token",
         )
@@ -285,7 +288,7 @@ class CoOccurrenceField(ValuelessField):
 
     def _weaken_command(self, model: Any, pk: Any, factor: float | None) -> Command[int]:
         factor = self.decay_factor if factor is None else factor
-        if not (is_finite_number(factor) and 0 <= factor <= 1):
+        if not (is_number(factor) and 0 <= factor <= 1):
             raise ValueError(f"{self._label()}: factor= expected a number from 0 to 1, got {factor!r}.")
         node = text_of_key(pk)
         keys = self._keys(model, node)
@@ -293,8 +296,10 @@ class CoOccurrenceField(ValuelessField):
         return Command((*args, int(self.symmetric), ""), script=WEAKEN, key_count=2, repeat="token")
 
     def _linked_command(self, model: Any, pk: Any, min_weight: float, limit: int) -> Command[Linked]:
-        if not is_finite_number(min_weight):
+        if not is_number(min_weight):
             raise ValueError(f"{self._label()}: min_weight= expected a number, got {min_weight!r}.")
+        if type(limit) is not int:
+            raise TypeError(f"{self._label()}: limit= expected a whole number (-1 for all), got {limit!r}.")
         node = text_of_key(pk)
         return self._step_command(model, self._keys(model, node), {node: 1.0}, 1.0, min_weight, max(limit, -1))
 
@@ -323,9 +328,9 @@ class CoOccurrenceField(ValuelessField):
         if type(depth) is not int:
             raise TypeError(f"propagate(): depth= expected a whole number of hops, got {depth!r}.")
         factor = Defaults.CO_OCCURRENCE_DECAY_PER_HOP if decay_per_hop is None else decay_per_hop
-        if not (is_finite_number(factor) and factor > 0):
+        if not (is_number(factor) and factor > 0):
             raise ValueError(f"propagate(): decay_per_hop= expected a number above 0, got {factor!r}.")
-        if not is_finite_number(threshold):
+        if not is_number(threshold):
             raise ValueError(f"propagate(): threshold= expected a number, got {threshold!r}.")
         seeds = {text_of_key(pk): 1.0 for pk in seed_pks or ()}
         if depth < 0 or not seeds:

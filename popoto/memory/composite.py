@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 from popoto.exceptions import QueryException
 from popoto.memory import clock
 from popoto.memory.confidence import ConfidenceField
-from popoto.memory.decay import DecayingSortedField, is_number
+from popoto.memory.decay import DecayingSortedField
+from popoto.memory.number import is_number
 from popoto.memory.ranking import CHUNKS, GATHER, ROWS, SLICE, TOP_MAX, read_ranked, refuse_misplaced, wanted_of
+from popoto.orm import shards
 from popoto.orm.commands import Command
 from popoto.orm.fields.sorted import SortedIndex
 from popoto.orm.plan import pack
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 COMPOSITE = Script(
     "popoto.memory",
     "composite",
-    tuple(("popoto.memory", name) for name in ("lib_decay", "lib_cyclic", "lib_top", "lib_walk")),
+    tuple(("popoto.memory", f"lib_{name}") for name in ("decay", "cyclic", "signals", "top", "walk", "choice")),
     flags="no-writes",
 )
 AGGREGATES = ("SUM", "MIN", "MAX")
@@ -51,6 +53,7 @@ class Composite:
         names: what each signal is called in explanations.
         keys: the ordered sets that the signals read, each once.
         signals: as lua/composite.lua has them; they name sets by their place in `keys`, from 1.
+        answered: fields of the builder's filters that the choice of `keys` has applied: no signal holds other records.
     """
 
     builder: QueryBuilder[Any]
@@ -61,6 +64,7 @@ class Composite:
     names: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     signals: list[list[Any]] = field(default_factory=list)
+    answered: tuple[str, ...] = ()
     visited: int = 0
     calls: int = 0
 
@@ -107,6 +111,10 @@ class Composite:
 
         Raises: QueryException: it is no dict of record keys and finite numbers.
         """
+        if scores is not None and not isinstance(scores, Mapping):
+            raise QueryException(
+                f"composite_score({name}={scores!r}): expected a dict of record keys and finite numbers."
+            )
         if not scores:
             return
         flat: list[Any] = []
@@ -116,6 +124,7 @@ class Composite:
                     f"composite_score({name}=...): expected a dict of record keys and finite numbers, got "
                     f"{key!r}: {score!r}."
                 )
+        for key, score in (shards.of_here(self.builder.model_class._meta, scores) or {}).items():
             flat += (key, float(score))
         self.names.append(name)
         self.signals.append(["given", 1.0, flat])
@@ -139,8 +148,12 @@ class Composite:
         return {
             "home": len(self.keys) + 1, "now": clock.now(), "signals": self.signals, "aggregate": self.aggregate,
             "n": n, "least": False if self.least is None else self.least, "where": where, "members": False,
-            "slice": SLICE, "chunks": CHUNKS, "gather": GATHER, "rows": ROWS,
+            "slice": SLICE, "chunks": CHUNKS, "gather": min(GATHER, self._slice()), "rows": ROWS,
         }  # fmt: skip
+
+    def _slice(self) -> int:
+        """Return how many records one call may score by all signals."""
+        return max(1, 3 * SLICE // max(3, len(self.keys)))
 
     def _command(self, query: Mapping[str, Any], state: Any = b"") -> Command[Any]:
         home = self.builder.model_class._meta.keys.home
@@ -148,7 +161,7 @@ class Composite:
 
     def best(self, n: int) -> Steps:
         """Return the best n (a Ranked)."""
-        compiled = self.builder.compiled()
+        compiled = self.builder.compiled(answered=self.answered)
         if not compiled.exact or n > TOP_MAX:
             return (yield from self._best_of_all(n))
         query = self._query(n, compiled.where)
@@ -172,8 +185,8 @@ class Composite:
         """Score every candidate, in slices; for filters that Python decides, and for more than the server ranks."""
         keys = yield from self.builder.selection().whole().record_keys()
         best: list[tuple[float, bytes]] = []
-        for start in range(0, len(keys), SLICE):
-            scored = yield self.scores(keys[start : start + SLICE])
+        for start in range(0, len(keys), self._slice()):
+            scored = yield self.scores(keys[start : start + self._slice()])
             self.calls += 1
             self.visited += len(scored)
             best = heapq.nlargest(n, best + [(score, key) for key, (score, _) in scored.items()])

@@ -13,6 +13,7 @@ ordered set of the confidences stands beside it for ranking.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgpack
@@ -20,12 +21,14 @@ import msgpack
 from popoto.exceptions import ModelException, QueryException
 from popoto.memory.confidence_migration import PartitionMigration
 from popoto.memory.defaults import Defaults
-from popoto.memory.valueless import is_finite_number
+from popoto.memory.events import LoggedScript, packed_event
+from popoto.memory.number import is_number
 from popoto.orm.commands import Command, hash_of
 from popoto.orm.drivers import adrive, arun, drive, run
 from popoto.orm.fields.base import Field
 from popoto.orm.fields.sorted import partition_names, partition_values, require_fields
 from popoto.orm.keys import ModelKeys, index_part, occupancy_key
+from popoto.orm.merging import asked, united
 from popoto.orm.scripts import Script, register_kind
 from popoto.orm.selection import Order, Selection
 from popoto.orm.slots import Made, Slot
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 
 _KIND = ("popoto.memory", "kind_confidence")
 register_kind(*_KIND, "c")
-UPDATE = Script("popoto.memory", "update_confidence", (_KIND,), with_kinds=True)
+UPDATE = LoggedScript(Script("popoto.memory", "update_confidence", (_KIND,), with_kinds=True))
 READ = Script("popoto.memory", "read_confidence", (_KIND,), with_kinds=True, flags="no-writes")
 
 _NAMES = ("confidence", "evidence_count", "corroborations", "contradictions")
@@ -63,7 +66,7 @@ class ConfidenceField(PartitionMigration, Field):
         type: type = float,
         **options: Any,
     ) -> None:
-        if not is_finite_number(prior_strength) or prior_strength < 0:
+        if not is_number(prior_strength) or prior_strength < 0:
             raise ModelException(f"{self._label()}: prior_strength= expected a number >= 0, got {prior_strength!r}.")
         self.prior_strength = float(prior_strength)
         if initial_confidence is not None and not _is_probability(initial_confidence):
@@ -224,6 +227,15 @@ def _filtered_steps(
     model: Any, field_name: str, pattern: str, partition: Mapping[str, Any]
 ) -> Generator[Any, Any, dict[str, Any]]:
     """Return the data of a partition's members; those that have expired are left out."""
+    if not isinstance(pattern, str):
+        raise TypeError(f"pattern: expected a glob (str), got {pattern!r}.")
+    here = partial(_filtered_here, model, field_name, pattern, partition)
+    return (yield from asked(model._meta, here, united, partition))
+
+
+def _filtered_here(
+    model: Any, field_name: str, pattern: str, partition: Mapping[str, Any]
+) -> Generator[Any, Any, dict[str, Any]]:
     key = confidence_field(model, field_name).get_data_hash_key_from_values(model, field_name, **partition)
     keys = model._meta.keys_for(partition)
     may_expire: Command[int] = Command(("ZCARD", keys.expiry))
@@ -300,9 +312,10 @@ def update_command(instance: Any, field_name: str, signal: Any) -> Command[float
         f"{field_name}#data",
         repr(value),
         packed_start(field.initial_confidence, field.prior_strength),
+        packed_event(type(instance), keys),
         "",
     )
-    return Command(args, parse, UPDATE, key_count=2, repeat="token")
+    return Command(args, parse, UPDATE.of(type(instance)), key_count=2, repeat="token")
 
 
 def read_command(model: Any, field_name: str, record_keys: list[str]) -> Command[dict[str, dict[str, Any] | None]]:
@@ -365,4 +378,4 @@ def packed_start(confidence: float, prior_strength: float = 0.0) -> bytes:
 
 
 def _is_probability(value: Any) -> bool:
-    return isinstance(value, (int, float)) and 0 <= value <= 1  # NaN is not
+    return (isinstance(value, bool) or is_number(value)) and 0 <= value <= 1

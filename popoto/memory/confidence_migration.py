@@ -11,6 +11,7 @@ from popoto.orm.codec import CodecError
 from popoto.orm.commands import Command, hash_of
 from popoto.orm.drivers import adrive, drive
 from popoto.orm.keys import index_part
+from popoto.orm.merging import asked
 from popoto.orm.plan import pack
 from popoto.orm.scripts import Script
 
@@ -51,13 +52,30 @@ def _migrate_steps(model: Any, field_name: str, dry_run: bool) -> Steps:
     field = meta.fields.get(field_name)
     if not isinstance(field, PartitionMigration):
         raise ModelException(f"migrate_to_partitioned(): {model.__name__}.{field_name} is no ConfidenceField.")
-    names: tuple[str, ...] = field.partition_by  # type: ignore[attr-defined]
-    if not names:
+    if not field.partition_by:  # type: ignore[attr-defined]
         raise ModelException(
             f"migrate_to_partitioned(): {model.__name__}.{field_name} has no partitions; give it a partition_by first."
         )
-    keys = meta.keys
-    base = keys.base(field.field_class_key, f"{field_name}:data")  # type: ignore[attr-defined]
+    return (yield from asked(meta, lambda: _migrate_here(model, field, dry_run), _one_report))
+
+
+def _one_report(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what several shards report as one."""
+    partitions: Counter[str] = Counter()
+    for part in parts:
+        partitions.update(part["partitions"])
+    return {
+        "total": sum(part["total"] for part in parts),
+        "migrated": sum(part["migrated"] for part in parts),
+        "errors": [error for part in parts for error in part["errors"]],
+        "partitions": dict(partitions),
+    }
+
+
+def _migrate_here(model: Any, field: Any, dry_run: bool) -> Steps:
+    meta, keys = model._meta, model._meta.keys
+    field_name, names = field.name, field.partition_by
+    base = keys.base(field.field_class_key, f"{field_name}:data")
     seen: set[str] = set()
     errors: list[dict[str, str]] = []
     partitions: Counter[str] = Counter()

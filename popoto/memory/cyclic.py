@@ -18,7 +18,8 @@ from typing import Any, ClassVar
 
 from popoto.exceptions import ModelException
 from popoto.memory import clock
-from popoto.memory.decay import DAY_S, DecayingSortedField, decay_score, is_number
+from popoto.memory.decay import DAY_S, DecayingSortedField, decay_score
+from popoto.memory.number import is_number
 from popoto.memory.stored import field_of, require_stored
 from popoto.orm.commands import Command
 from popoto.orm.keys import ModelKeys, index_part
@@ -121,26 +122,34 @@ class CyclicDecayField(DecayingSortedField):
 
     def get_cycles_hash_key(self, instance: Any, field_name: str) -> str:
         """Return the hash of the cycles of an instance's current partition."""
-        return self._companion(type(instance), [getattr(instance, p) for p in self.partition_by], "cycles")
+        return self._companion(*self._place_of(instance), "cycles")
 
     def get_pressure_hash_key(self, instance: Any, field_name: str) -> str:
         """Return the hash of the pressure of an instance's current partition."""
-        return self._companion(type(instance), [getattr(instance, p) for p in self.partition_by], "pressure")
+        return self._companion(*self._place_of(instance), "pressure")
 
     @classmethod
     def get_cycles_hash_key_from_parts(cls, model_class: Any, field_name: str, *partition_values: Any) -> str:
         """Return the hash of the cycles of a partition."""
         field = field_of(model_class, field_name, CyclicDecayField, "get_cycles_hash_key_from_parts")
-        return field._companion(model_class, partition_values, "cycles")
+        return field._companion(field._keys_of(model_class, partition_values), partition_values, "cycles")
 
     @classmethod
     def get_pressure_hash_key_from_parts(cls, model_class: Any, field_name: str, *partition_values: Any) -> str:
         """Return the hash of the pressure of a partition."""
         field = field_of(model_class, field_name, CyclicDecayField, "get_pressure_hash_key_from_parts")
-        return field._companion(model_class, partition_values, "pressure")
+        return field._companion(field._keys_of(model_class, partition_values), partition_values, "pressure")
 
-    def _companion(self, model: Any, partition_values: Sequence[Any], what: str) -> str:
-        keys: ModelKeys = model._meta.keys
+    def _place_of(self, instance: Any) -> tuple[ModelKeys, list[Any]]:
+        values = instance.__dict__
+        return instance._meta.keys_for(values), [values[p] for p in self.partition_by]
+
+    def _keys_of(self, model: Any, partition_values: Sequence[Any]) -> ModelKeys:
+        """Return the keys of the shard, which may be among the partition's values."""
+        keys: ModelKeys = model._meta.keys_for(dict(zip(self.partition_by, partition_values, strict=False)))
+        return keys
+
+    def _companion(self, keys: ModelKeys, partition_values: Sequence[Any], what: str) -> str:
         return f"{keys.index(self.field_class_key, self.name, *partition_values)}:{what}"
 
 

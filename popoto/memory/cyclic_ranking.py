@@ -48,7 +48,7 @@ def top_by_decay_steps(
     base = ranking.base_plan(model, field, own, base_score_field)
     if wanted <= 0:
         return []
-    walk = Composite(builder, "SUM", None, 1.0, None, names=[field.name])
+    walk = Composite(builder, "SUM", None, 1.0, None, names=[field.name], answered=field.partition_by)
     group = group_of(own[0], meta.keys.base(field.field_class_key, field.name))
     places = walk.place(own[0]), walk.place(base["key"]) if base["base"] == "set" else 0
     walk.signals.append(["cyclic", 1.0, *places, group, rate, base["name"]])

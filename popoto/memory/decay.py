@@ -21,6 +21,8 @@ from typing import Any, ClassVar
 from popoto.exceptions import ModelException
 from popoto.memory import clock
 from popoto.memory.defaults import Defaults
+from popoto.memory.events import LoggedScript, packed_event
+from popoto.memory.number import is_number
 from popoto.memory.stored import field_of, require_stored
 from popoto.orm.commands import Command
 from popoto.orm.fields.base import Field
@@ -29,7 +31,7 @@ from popoto.orm.keys import ModelKeys, index_part
 from popoto.orm.scripts import Script
 from popoto.orm.slots import Made, Slot
 
-TOUCH = Script("popoto.memory", "touch", with_kinds=True)
+TOUCH = LoggedScript(Script("popoto.memory", "touch", with_kinds=True))
 
 DAY_S = 86_400.0
 FLOOR_DAYS = 0.01
@@ -100,7 +102,7 @@ class DecayingSortedField(SortedField):
         options["type"] = float
         super().__init__(partition_by=partition_by, **options)
         self.auto_now = True
-        self._decay_rate = decay_rate
+        self._decay_rate = None if decay_rate is None else float(decay_rate)
         self.base_score_field = base_score_field or None
 
     @property
@@ -149,11 +151,6 @@ class DecayingSortedField(SortedField):
         return touched, keys.base(self.base_prefix, self.name) + partition
 
 
-def is_number(value: Any) -> bool:
-    """Return True for a finite int or float that is no bool."""
-    return type(value) in (int, float) and abs(value) <= _MOST
-
-
 def touch_command(instance: Any, field_name: str) -> Command[float]:
     """Return the touch of one record: its time becomes now, in the hash and in the order, in one step.
 
@@ -171,5 +168,7 @@ def touch_command(instance: Any, field_name: str) -> Command[float]:
         instance.__dict__[field_name] = at
         return at
 
-    args = (saved, *keys.home, field_name, score_text(at), field.encode(at), "")
-    return Command(args, touched, TOUCH, key_count=5, repeat="token")
+    model = type(instance)
+    event = packed_event(model, keys, field_name)
+    args = (saved, *keys.home, field_name, score_text(at), field.encode(at), event, "")
+    return Command(args, touched, TOUCH.of(model), key_count=5, repeat="token")

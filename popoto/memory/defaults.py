@@ -7,10 +7,11 @@ wins.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from popoto.memory.number import is_number
 
 _PROBABILITIES = frozenset(
     [
@@ -42,7 +43,7 @@ def _expected(name: str, value: Any) -> str | None:
     """Return what a constant has to be, where the value is not; else None."""
     if name in _COUNTS:
         return None if type(value) is int and value >= 1 else "a whole number from 1 on"
-    number = type(value) in (int, float) and math.isfinite(value)
+    number = is_number(value)
     if name in _PROBABILITIES:
         return None if number and 0 <= value <= 1 else "a number from 0 to 1"
     if name in _POSITIVE:
@@ -61,7 +62,7 @@ class _Checked(type):
 
     def __setattr__(cls, name: str, value: Any) -> None:
         _check(cls, name, value)
-        super().__setattr__(name, value)
+        super().__setattr__(name, value if type(value) in (int, float) else float(value))
 
     def __delattr__(cls, name: str) -> None:
         raise AttributeError(f"Defaults.{name} cannot be deleted. Assign a value, or use Defaults.override().")

@@ -15,16 +15,18 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, ClassVar
 
 from popoto.exceptions import ModelException
+from popoto.memory.number import is_number
 from popoto.memory.tokenizer import tokenize
-from popoto.memory.valueless import ValuelessField, is_finite_number
+from popoto.memory.valueless import ValuelessField
 from popoto.orm.commands import Command
-from popoto.orm.drivers import arun, run
+from popoto.orm.drivers import adrive, arun, drive, run
 from popoto.orm.fields.sorted import require_fields
 from popoto.orm.keys import ModelKeys
+from popoto.orm.merging import asked, local
 from popoto.orm.plan import pack
 from popoto.orm.scripts import Script, register_kind
 from popoto.orm.slots import Made, Slot, WholeSlot
@@ -91,7 +93,7 @@ class FingerprintField(ValuelessField):
         if self.fingerprint_fn is None:
             if self.source:
                 return words_in(" ".join(str(v) for v in map(values.__getitem__, self.source) if v is not None))
-            return words_in(self._model._meta.record_key(values))
+            return words_in(local(self._model._meta.record_key(values)))
         instance = self._model.__new__(self._model)
         instance.__dict__ = values
         fingerprint = self.fingerprint_fn(instance)
@@ -121,14 +123,14 @@ class ExistenceFilter(FingerprintField):
         cls.field_class_key = PREFIX
 
     def __init__(self, *, error_rate: float = 0.01, capacity: int = 100_000, **options: Any) -> None:
-        if not (is_finite_number(error_rate) and 0 < error_rate < 1):
+        if not (is_number(error_rate) and 0 < error_rate < 1):
             raise ModelException(
                 f"ExistenceFilter: error_rate= expected a number between 0 and 1, got {error_rate!r}. 0.01 is usual."
             )
         if type(capacity) is not int or capacity < 1:
             raise ModelException(f"ExistenceFilter: capacity= expected a whole number from 1 on, got {capacity!r}.")
         super().__init__(**options)
-        self.error_rate, self.capacity = error_rate, capacity
+        self.error_rate, self.capacity = float(error_rate), capacity
         self.bits, self.hashes = filter_size(capacity, error_rate * MARGIN)
         self._warned = False
 
@@ -145,11 +147,11 @@ class ExistenceFilter(FingerprintField):
 
     def might_exist(self, model_class: Any, fingerprint: Any) -> bool:
         """Return False if no record holds any word of the text; True if one may (or, rarely, does not)."""
-        return run(self._command(model_class, [fingerprint]))[0]
+        return drive(self._answers(model_class, [fingerprint]))[0]
 
     async def async_might_exist(self, model_class: Any, fingerprint: Any) -> bool:
         """Await `might_exist()`."""
-        return (await arun(self._command(model_class, [fingerprint])))[0]
+        return (await adrive(self._answers(model_class, [fingerprint])))[0]
 
     def definitely_missing(self, model_class: Any, fingerprint: Any) -> bool:
         """Return True if no record holds any word of the text, for certain."""
@@ -167,7 +169,7 @@ class ExistenceFilter(FingerprintField):
         unique = _unique(fingerprints)
         if not unique:
             return {}
-        answers = run(self._command(model_class, unique))
+        answers = drive(self._answers(model_class, unique))
         return dict(zip(unique, answers, strict=True))
 
     async def async_might_exist_batch(self, model_class: Any, fingerprints: Iterable[Any] | None) -> dict[Any, bool]:
@@ -175,7 +177,7 @@ class ExistenceFilter(FingerprintField):
         unique = _unique(fingerprints)
         if not unique:
             return {}
-        answers = await arun(self._command(model_class, unique))
+        answers = await adrive(self._answers(model_class, unique))
         return dict(zip(unique, answers, strict=True))
 
     def might_exist_count(self, model_class: Any, fingerprints: Iterable[Any] | None) -> int:
@@ -195,6 +197,14 @@ class ExistenceFilter(FingerprintField):
         return await arun(self._fill_command(model_class))
 
     # -- commands -----------------------------------------------------------------------------------------------------
+
+    def _answers(self, model: Any, texts: list[Any]) -> Generator[Any, Any, list[bool]]:
+        """Ask the filter, on a cluster that of each shard: a text might exist where one of them says so."""
+
+        def here() -> Generator[Any, Any, list[bool]]:
+            return (yield self._command(model, texts))  # type: ignore[no-any-return]
+
+        return (yield from asked(model._meta, here, lambda lists: list(map(any, zip(*lists, strict=True)))))
 
     def _command(self, model: Any, texts: list[Any]) -> Command[list[bool]]:
         keys: ModelKeys = model._meta.keys

@@ -10,13 +10,14 @@ It counts saves, not records: saving a record again counts its words again, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 from popoto.exceptions import ModelException
 from popoto.memory.existence import FingerprintField, word_hash, words_in
 from popoto.orm.commands import Command
-from popoto.orm.drivers import arun, run
+from popoto.orm.drivers import adrive, drive
+from popoto.orm.merging import asked, summed
 from popoto.orm.scripts import register_kind
 from popoto.orm.slots import Made, Slot
 
@@ -57,19 +58,21 @@ class FrequencySketch(FingerprintField):
 
     def get_frequency(self, model_class: Any, fingerprint: Any) -> int:
         """Return about how often the text's rarest word was saved, never less than it was; one round trip."""
-        return run(self._command(model_class, fingerprint))
+        return drive(self._least(model_class, fingerprint))
 
     async def async_get_frequency(self, model_class: Any, fingerprint: Any) -> int:
         """Await `get_frequency()`."""
-        return await arun(self._command(model_class, fingerprint))
+        return await adrive(self._least(model_class, fingerprint))
 
-    def _command(self, model: Any, fingerprint: Any) -> Command[int]:
+    def _least(self, model: Any, fingerprint: Any) -> Generator[Any, Any, int]:
+        """Return the estimate of the rarest word; a word of several shards counts with the sum of their estimates."""
         cells = [cell for word in words_in(str(fingerprint)) for cell in self._cells(word)]
 
-        def parse(counts: list[bytes | None]) -> int:
-            return min(int(count or 0) for count in counts)
+        def here() -> Generator[Any, Any, list[int]]:
+            counts = yield Command(("HMGET", model._meta.keys.base(PREFIX, self.name), *cells))
+            return [min(int(n or 0) for n in counts[at : at + self.depth]) for at in range(0, len(cells), self.depth)]
 
-        return Command(("HMGET", model._meta.keys.base(PREFIX, self.name), *cells), parse)
+        return min((yield from asked(model._meta, here, summed)))
 
     def _cells(self, word: str) -> list[str]:
         digest = word_hash(word)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from popoto.exceptions import QueryException
 from popoto.memory.composite import Composite, PostFilter, composite_steps
-from popoto.memory.decay import is_number
+from popoto.memory.number import is_number
 from popoto.memory.ranking import refuse_misplaced
 from popoto.orm import shards
 from popoto.orm.model import Model
@@ -37,6 +37,7 @@ def reciprocal_ranks(ranked_lists: Mapping[str, Iterable[Any] | None], k: float 
     """
     if not is_number(k) or k < 0:
         raise QueryException(f"fuse(k={k!r}): expected a finite number from 0 on; 60 is usual.")
+    k = float(k)
     if not ranked_lists:
         raise QueryException("fuse(): expected at least one ranked list, as fuse(words=[...], vectors=[...]).")
     scores: dict[str, float] = {}

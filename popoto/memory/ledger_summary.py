@@ -6,6 +6,8 @@ import logging
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from datetime import datetime, tzinfo
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 logger = logging.getLogger("popoto.memory")
@@ -33,7 +35,15 @@ def prediction_error(predicted: Mapping[str, Any], actual: Mapping[str, Any]) ->
     return math.fsum(1.0 if p is one_sided or a is one_sided else _difference(p, a) for p, a in pairs) / len(names)
 
 
+def _as_number(value: Any) -> Any:
+    """Return a Decimal, a fraction or a number of numpy as a float; anything else as it is."""
+    if isinstance(value, (int, float)) or not isinstance(value, (Real, Decimal)):
+        return value
+    return float(value)
+
+
 def _difference(p: Any, a: Any) -> float:
+    p, a = _as_number(p), _as_number(a)
     if (isinstance(p, float) and p != p) or (isinstance(a, float) and a != a):
         raise ValueError(f"a prediction cannot be compared with NaN: {p!r} and {a!r}. Leave such a key out.")
     if p == a:

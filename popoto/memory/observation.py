@@ -26,27 +26,32 @@ from popoto.memory.cyclic import KIND as CYCLES
 from popoto.memory.cyclic import CyclicDecayField
 from popoto.memory.decay import DecayingSortedField
 from popoto.memory.defaults import Defaults
-from popoto.memory.prediction import PredictionLedgerMixin, confidence_fields, meta_key, outcome_errors
+from popoto.memory.events import LoggedScript, event_of
+from popoto.memory.ledger_reading import meta_key
+from popoto.memory.prediction import PredictionLedgerMixin, confidence_fields, outcome_errors
 from popoto.memory.proposals import FRAGMENTS as PROPOSALS
 from popoto.memory.proposals import RecallProposal, by_place
 from popoto.memory.stored import stored_keys
+from popoto.memory.valueless import text_of_key
 from popoto.orm.commands import Command, queue_all
 from popoto.orm.drivers import adrive, drive, one_by_one
 from popoto.orm.keys import index_part
 from popoto.orm.plan import pack
 from popoto.orm.scripts import Script
 
-OBSERVE = Script(
-    "popoto.memory",
-    "observe",
-    (
-        *PROPOSALS,
-        ("popoto.memory", "kind_access"),
-        CYCLES,
-        ("popoto.memory", "kind_confidence"),
-        ("popoto.memory", "kind_prediction"),
-    ),
-    with_kinds=True,
+OBSERVE = LoggedScript(
+    Script(
+        "popoto.memory",
+        "observe",
+        (
+            *PROPOSALS,
+            ("popoto.memory", "kind_access"),
+            CYCLES,
+            ("popoto.memory", "kind_confidence"),
+            ("popoto.memory", "kind_prediction"),
+        ),
+        with_kinds=True,
+    )
 )
 
 VALID_OUTCOMES = frozenset({"acted", "used", "dismissed", "deferred", "contradicted"})
@@ -120,7 +125,7 @@ def observe_commands(instances: Iterable[Any], outcome_map: Mapping[Any, str]) -
                 f"on_context_used(): an outcome is one of {', '.join(sorted(VALID_OUTCOMES))}, got {outcome!r}; "
                 "nothing was done."
             )
-    outcomes = {key.decode() if isinstance(key, bytes) else key: outcome for key, outcome in outcome_map.items()}
+    outcomes = {text_of_key(key): outcome for key, outcome in outcome_map.items()}
     groups = by_place(records)
     for (model, _), some in groups.items():
         _refuse_unsaved(model, some, outcomes)
@@ -180,6 +185,7 @@ def _observe_command(model: Any, keys: Any, instances: list[Any], outcomes: Mapp
         },
         "discharge": float(Defaults.AUTO_DISCHARGE_CONFIDENCE_THRESHOLD),
         "ledger": meta_key(keys) if issubclass(model, PredictionLedgerMixin) else False,
+        "event": event_of(model, keys, ",".join(field.name for field in decaying)) or False,
         "errors": [_error(instance, outcome) for instance, outcome in zip(instances, its_outcomes, strict=True)],
     }
 
@@ -197,7 +203,7 @@ def _observe_command(model: Any, keys: Any, instances: list[Any], outcomes: Mapp
                     values[name] = float(confidence)
 
     args = (*(instance.pk for instance in instances), keys.sentinel, pack(query), "")
-    return Command(args, parse, OBSERVE, key_count=len(instances) + 1, repeat="token")
+    return Command(args, parse, OBSERVE.of(model), key_count=len(instances) + 1, repeat="token")
 
 
 def _error(instance: Any, outcome: str) -> Any:

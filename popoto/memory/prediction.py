@@ -18,18 +18,19 @@ from collections.abc import Callable, Generator, Mapping
 from datetime import timezone, tzinfo
 from typing import Any
 
-import msgpack
-
 from popoto.memory import clock
 from popoto.memory.confidence import ConfidenceField, packed_start
 from popoto.memory.defaults import Defaults
-from popoto.memory.ledger_summary import prediction_error, summary_of
+from popoto.memory.events import LoggedScript, event_of
+from popoto.memory.ledger_reading import PREFIX, entry_of, highest_steps, meta_key, summary_steps
+from popoto.memory.ledger_summary import prediction_error
 from popoto.memory.mixins import require_before_model
+from popoto.memory.number import is_number
 from popoto.memory.stored import require_stored, stored_keys
-from popoto.orm.codec import CodecError, decoder_for, encoder_for
+from popoto.orm.codec import CodecError, encoder_for
 from popoto.orm.commands import Command, queue
 from popoto.orm.drivers import adrive, arun, drive, run
-from popoto.orm.keys import ModelKeys, index_part
+from popoto.orm.keys import index_part
 from popoto.orm.maintenance_walk import register_bases
 from popoto.orm.plan import pack
 from popoto.orm.scripts import Script, register_kind
@@ -39,15 +40,14 @@ _KIND = ("popoto.memory", "kind_prediction")
 register_kind(*_KIND, "p")
 register_bases("p", lambda base: [base.removesuffix("meta") + "errors"])
 RECORD = Script("popoto.memory", "record_prediction", (("popoto.memory", "lib_claim"), _KIND), with_kinds=True)
-RESOLVE = Script("popoto.memory", "resolve_prediction", (("popoto.memory", "kind_confidence"), _KIND), with_kinds=True)
-HIGHEST = Script("popoto.memory", "highest_errors", flags="no-writes")
+RESOLVE = LoggedScript(
+    Script("popoto.memory", "resolve_prediction", (("popoto.memory", "kind_confidence"), _KIND), with_kinds=True)
+)
 
-PREFIX = "$PL"
 SLOT = "@prediction"
-PLACES_A_CALL = 2000
 TRIES = 20  # how often an error is computed anew because somebody recorded another prediction meanwhile
 
-_encode, _decode = encoder_for(dict), decoder_for(dict)
+_encode = encoder_for(dict)
 Steps = Generator[Any, Any, Any]
 
 
@@ -181,14 +181,14 @@ class PredictionLedgerMixin:
         cls, model_class: Any, partition: str = "default", limit: int = 10
     ) -> list[tuple[str, float]]:
         """Return (record key, error) of the largest errors, largest first; 0 or less: []."""
-        return drive(_highest_steps(model_class, partition, limit))
+        return drive(highest_steps(model_class, partition, limit))
 
     @classmethod
     async def async_get_highest_errors(
         cls, model_class: Any, partition: str = "default", limit: int = 10
     ) -> list[tuple[str, float]]:
         """Await `get_highest_errors()`."""
-        return await adrive(_highest_steps(model_class, partition, limit))
+        return await adrive(highest_steps(model_class, partition, limit))
 
     @classmethod
     def error_summary(
@@ -207,7 +207,7 @@ class PredictionLedgerMixin:
             tz: for the hours and days.
         Raises: ValueError: another text. TypeError: neither text nor function.
         """
-        return drive(_summary_steps(model_class, partition, group_by, limit, tz))
+        return drive(summary_steps(model_class, partition, group_by, limit, tz))
 
     @classmethod
     async def async_error_summary(
@@ -219,20 +219,10 @@ class PredictionLedgerMixin:
         tz: tzinfo = timezone.utc,
     ) -> dict[Any, dict[str, Any]]:
         """Await `error_summary()`."""
-        return await adrive(_summary_steps(model_class, partition, group_by, limit, tz))
+        return await adrive(summary_steps(model_class, partition, group_by, limit, tz))
 
 
 # -- commands ----------------------------------------------------------------------------------------------------------
-
-
-def meta_key(keys: ModelKeys) -> str:
-    """Return the hash of a model's predictions."""
-    return keys.base(PREFIX, "meta")
-
-
-def errors_key(keys: ModelKeys, partition: Any) -> str:
-    """Return the ordered set of a partition's errors."""
-    return keys.index(PREFIX, "errors", str(partition))
 
 
 def record_command(instance: Any, predicted: Any) -> Command[None]:
@@ -260,7 +250,7 @@ def resolve_steps(instance: Any, actual: Any) -> Steps:
     model = _ledger_of(instance, "resolve_prediction")
     raw = yield Command(("HGET", meta_key(model._meta.keys_at(instance.pk)), instance.pk))
     for _ in range(TRIES):
-        entry = None if raw is None else _entry(raw)
+        entry = None if raw is None else entry_of(raw)
         error = 0.0
         if entry is not None and not entry["resolved"]:
             error = float(type(instance).compute_prediction_error(entry["predicted"], actual))
@@ -279,8 +269,10 @@ def auto_command(instance: Any, outcome: str) -> Command[float | None] | None:
 
     Raises: ValueError: no error stands for the outcome.
     """
+    if not isinstance(instance, PredictionLedgerMixin):
+        raise _no_ledger(type(instance), "auto_resolve")
     errors = outcome_errors(instance)
-    if outcome not in errors:
+    if not isinstance(outcome, str) or outcome not in errors:
         raise ValueError(f"auto_resolve(): outcome= expected one of {', '.join(errors)}, got {outcome!r}.")
     if not stored_keys(instance):
         return None
@@ -290,12 +282,21 @@ def auto_command(instance: Any, outcome: str) -> Command[float | None] | None:
         error: float | None = command.parse(reply)[1]
         return error
 
-    return Command(command.args, parse, RESOLVE, key_count=2, repeat="token")
+    return Command(command.args, parse, command.script, key_count=2, repeat="token")
 
 
 def outcome_errors(instance: Any) -> Mapping[str, float]:
-    """Return outcome -> error for a record."""
+    """Return outcome -> error for a record.
+
+    Raises: ValueError: an error of the model is no finite number.
+    """
     errors: Mapping[str, float] = instance._pl_auto_resolve_errors
+    for outcome, error in errors.items():
+        if not is_number(error):
+            raise ValueError(
+                f"{type(instance).__name__}._pl_auto_resolve_errors[{outcome!r}]: expected a number, 0 to 1, got "
+                f"{error!r}."
+            )
     return errors
 
 
@@ -320,6 +321,7 @@ def resolve_command(instance: Any, error: float, mode: str, expected: bytes | No
         "now": clock.now(),
         "partition": index_part(str(instance._pl_partition)),
         "signal": float(instance._pl_confidence_low_signal) if low else False,
+        "event": event_of(type(instance), keys) or False,
         "fields": fields,
     }
 
@@ -330,7 +332,8 @@ def resolve_command(instance: Any, error: float, mode: str, expected: bytes | No
                 instance.__dict__[name] = float(confidence)
         return state, error if state == "done" else reply[1] if state == "open" else None
 
-    return Command((instance.pk, keys.sentinel, pack(query), ""), parse, RESOLVE, key_count=2, repeat="token")
+    args = (instance.pk, keys.sentinel, pack(query), "")
+    return Command(args, parse, RESOLVE.of(type(instance)), key_count=2, repeat="token")
 
 
 def confidence_fields(model: Any) -> list[tuple[str, str, bytes]]:
@@ -343,53 +346,15 @@ def confidence_fields(model: Any) -> list[tuple[str, str, bytes]]:
 def _ledger_of(instance: Any, call: str) -> Any:
     model = type(instance)
     if not isinstance(instance, PredictionLedgerMixin):
-        raise TypeError(f"{call}(): {model.__name__} is no PredictionLedgerMixin. Add it before Model among its bases.")
+        raise _no_ledger(model, call)
     require_stored(instance, f"{call}()")
     return model
 
 
+def _no_ledger(model: type, call: str) -> TypeError:
+    return TypeError(f"{call}(): {model.__name__} is no PredictionLedgerMixin. Add it before Model among its bases.")
+
+
 def _read_command(instance: Any) -> Command[dict[str, Any] | None]:
     key = meta_key(instance._meta.keys_at(instance.pk))
-    return Command(("HGET", key, instance.pk), lambda raw: None if raw is None else _entry(raw))
-
-
-def _entry(raw: bytes) -> dict[str, Any]:
-    """Return a stored entry as the user sees it."""
-    data = msgpack.unpackb(raw, raw=True)
-    mode, error, at = data[b"resolution_mode"], data[b"prediction_error"], data[b"resolved_at"]
-    return {
-        "predicted": _decode(data[b"predicted"]),
-        "resolved": bool(data[b"resolved"]),
-        "resolution_mode": mode.decode() if mode else None,
-        "prediction_error": None if error is False else float(error),
-        "resolved_at": None if at is False else float(at),
-        "recorded_at": float(data[b"recorded_at"]),
-    }
-
-
-def _rows_steps(model: Any, partition: Any, limit: int, with_data: bool) -> Generator[Any, Any, list[Any]]:
-    """Return (record key, error, packed entry or None) of the `limit` largest errors."""
-    keys = model._meta.keys
-    rows: list[Any] = []
-    at = 0
-    while len(rows) < limit:
-        wanted = min(limit - len(rows), PLACES_A_CALL)
-        args = (errors_key(keys, partition), meta_key(keys), keys.sentinel, at, wanted, int(with_data))
-        looked_at, flat = yield Command(args, script=HIGHEST, key_count=3)
-        items = iter(flat)
-        rows += [(key.decode(), float(error), raw) for key, error, raw in zip(items, items, items, strict=True)]
-        at += looked_at
-        if looked_at < wanted:
-            break
-    return rows
-
-
-def _highest_steps(model: Any, partition: Any, limit: int) -> Steps:
-    rows = yield from _rows_steps(model, partition, limit, False)
-    return [(key, error) for key, error, _ in rows]
-
-
-def _summary_steps(model: Any, partition: Any, group_by: Any, limit: int, tz: tzinfo) -> Steps:
-    rows = yield from _rows_steps(model, partition, limit, True)
-    entries = [(key, error, _entry(raw)["resolved_at"] if raw else None) for key, error, raw in rows]
-    return summary_of(entries, group_by, tz)
+    return Command(("HGET", key, instance.pk), lambda raw: None if raw is None else entry_of(raw))

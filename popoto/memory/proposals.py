@@ -15,6 +15,7 @@ from popoto.memory.stored import stored_keys
 from popoto.orm.commands import Command, queue, queue_all
 from popoto.orm.drivers import adrive, arun, drive, one_by_one, run
 from popoto.orm.keys import ModelKeys, index_part
+from popoto.orm.merging import asked, lowest
 from popoto.orm.scripts import Script, register_kind
 
 _KIND = ("popoto.memory", "kind_proposal")
@@ -153,27 +154,40 @@ def withdraw_command(instance: Any, partition: Any) -> Command[int]:
 
 
 def _expire_steps(model: Any, partition: Any, ttl: float | None) -> Generator[Any, Any, list[str]]:
+    found = yield from asked(model._meta, lambda: _expire_here(model, partition, ttl), lowest)
+    return [key for key, _ in found]
+
+
+def _expire_here(model: Any, partition: Any, ttl: float | None) -> Generator[Any, Any, list[tuple[str, float]]]:
     keys = model._meta.keys
     base, part = pending_base(keys), _part(partition)
     until = clock.now() - (RecallProposal.DEFAULT_TTL if ttl is None else ttl)
-    found: list[str] = []
+    found: list[tuple[str, float]] = []
     while True:
         args = (f"{base}:{part}", keys.sentinel, base, part, repr(float(until)), ROWS, "")
-        stale = yield Command(args, script=EXPIRE, key_count=2, repeat="token")
-        found += [key.decode() for key in stale]
+        stale = _timed((yield Command(args, script=EXPIRE, key_count=2, repeat="token")))
+        found += stale
         if len(stale) < ROWS:
             return found
 
 
 def _pending_steps(model: Any, partition: Any) -> Generator[Any, Any, list[tuple[str, float]]]:
+    return (yield from asked(model._meta, lambda: _pending_here(model, partition), lowest))
+
+
+def _pending_here(model: Any, partition: Any) -> Generator[Any, Any, list[tuple[str, float]]]:
     keys = model._meta.keys
     key = f"{pending_base(keys)}:{_part(partition)}"
     found: list[tuple[str, float]] = []
     at = 0
     while True:
         looked_at, flat = yield Command((key, keys.sentinel, at, ROWS), script=PENDING, key_count=2)
-        items = iter(flat)
-        found += [(member.decode(), float(time)) for member, time in zip(items, items, strict=True)]
+        found += _timed(flat)
         at += looked_at
         if looked_at < ROWS:
             return found
+
+
+def _timed(flat: list[bytes]) -> list[tuple[str, float]]:
+    items = iter(flat)
+    return [(member.decode(), float(time)) for member, time in zip(items, items, strict=True)]

@@ -7,16 +7,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 from popoto.exceptions import QueryException
-from popoto.memory.bm25 import BM25Field, search_steps
+from popoto.memory.bm25 import BM25Field, bm25_field, search_steps
+from popoto.memory.bm25_statistics import Known, known_steps
 from popoto.memory.composite import Composite, PostFilter, composite_of, composite_steps
 from popoto.memory.cyclic_ranking import top_by_decay_steps
 from popoto.memory.fusion import PLACE, fuse_steps, reciprocal_ranks
-from popoto.memory.ranking import Scored, read_ranked
+from popoto.memory.ranking import TOP_MAX, Scored, read_ranked, wanted_of
 from popoto.memory.rankings import Rankings
+from popoto.memory.staging import staged_within, tracks
 from popoto.memory.why_not import WhyNot, why_not_steps
 from popoto.orm import shards
 from popoto.orm.builder import QueryBuilder
 from popoto.orm.building import T
+from popoto.orm.merging import asked_each
 from popoto.orm.q import Filter
 from popoto.orm.query import Query, QueryOf
 from popoto.orm.shortcuts import M
@@ -33,7 +36,7 @@ class MemoryQueryBuilder(Rankings, QueryBuilder[T]):
     # -- the steps of the public calls ---------------------------------------------------------------------------------
 
     def _top_by_decay(self, field_name: str | None, n: int, rate: float | None, base: str | None) -> Ranked:
-        return self._best(lambda: top_by_decay_steps(self, field_name, n, rate, base), "_decay_score", n)
+        return self._best(lambda: top_by_decay_steps(self, field_name, n, rate, base), "_decay_score", n, True)
 
     def _composite_score(
         self,
@@ -51,7 +54,8 @@ class MemoryQueryBuilder(Rankings, QueryBuilder[T]):
             self._composite, indexes, aggregate, min_score, post_filter, co_occurrence_boost, similarity_boost,
             temperature,
         )  # fmt: skip
-        return self._best(lambda: composite_steps(make(), limit, explain), "_composite_score", limit)
+        steps = partial(composite_steps, limit=limit, explain=explain)
+        return self._best(lambda: steps(make()), "_composite_score", limit, post_filter is None)
 
     def _why_not(
         self,
@@ -81,40 +85,57 @@ class MemoryQueryBuilder(Rankings, QueryBuilder[T]):
         similarity_boost: Mapping[str, float] | None,
         temperature: float,
     ) -> Composite:
-        meta = self.model_class._meta
-        boosts = {
-            "co_occurrence_boost": shards.of_here(meta, co_occurrence_boost),
-            "similarity_boost": shards.of_here(meta, similarity_boost),
-        }
+        boosts = {"co_occurrence_boost": co_occurrence_boost, "similarity_boost": similarity_boost}
         return composite_of(self, indexes, aggregate, min_score, post_filter, boosts, temperature)
 
     def _keyword_search(self, query_text: str, field: str | None, limit: int) -> Ranked:
-        return self._best(lambda: self._keyword_steps(query_text, field, limit), "_bm25_score", limit)
+        meta = self.model_class._meta
+        known: Known = None
+        if shards.are_many(meta) and shards.named(meta, self.exact()) is None:
+            known = yield from known_steps(self.model_class, self._bm25(field), query_text)
+        make = partial(self._keyword_steps, query_text, field, limit, known)
+        return (yield from self._best(make, "_bm25_score", limit))
 
     def _fuse(self, ranked_lists: Mapping[str, Any], k: float, limit: int, post_filter: PostFilter | None) -> Ranked:
         scores = reciprocal_ranks(ranked_lists, k)
         return self._best(lambda: fuse_steps(self, scores, limit, post_filter), PLACE, limit)
 
-    def _keyword_steps(self, query_text: str, field: str | None, limit: int) -> Generator[Any, Any, list[Any]]:
-        name = field or self._only_bm25()
+    def _keyword_steps(self, query_text: str, field: str | None, limit: int, known: Known) -> Ranked:
+        name = self._bm25(field).name
+        limit = wanted_of(self, "keyword_search(limit", limit)
         where = yield from self.where_steps()
-        scored = yield from search_steps(self.model_class, name, query_text, limit, where=where)
+        scored = yield from search_steps(self.model_class, name, query_text, limit, where=where, known=known)
         ranked: Scored = [(key.encode(), score, None) for key, score in scored]
         return (yield from read_ranked(self.model_class, ranked, {"calls": 0}, "_bm25_score"))
 
-    def _only_bm25(self) -> str:
+    def _bm25(self, name: str | None) -> BM25Field:
+        """Return the BM25Field of that name, or the only one."""
         names = [n for n, f in self.model_class._meta.fields.items() if isinstance(f, BM25Field)]
+        if name:
+            return bm25_field(self.model_class, name)
         if len(names) != 1:
             have = ", ".join(names) or "none"
             raise QueryException(f"{self.model_class.__name__} has not one BM25Field but {have}; name it with field=.")
-        return names[0]
+        return bm25_field(self.model_class, names[0])
 
-    def _best(self, make: Callable[[], Ranked], score: str, n: int) -> Ranked:
-        """Return what the steps of `make` rank first, of all shards of the model; tell the model who is handed out."""
+    def _best(self, make: Callable[[], Ranked], score: str, n: int, at_once: bool = False) -> Ranked:
+        """Return what the steps of `make` rank first, of all shards of the model; tell the model who is handed out.
+
+        Args:
+            at_once: what the server ranks is the result as it is, so that it can be told in the same call.
+        """
         meta = self.model_class._meta
-        ranked = yield from shards.spread(meta, self.exact(), make)
+        at_once = at_once and type(n) is int and n <= TOP_MAX
+        if at_once and self._track and tracks(self.model_class) and not shards.is_sharded(meta):
+            found, staged = yield from staged_within(self.model_class, make())
+            ranked = [found]
+        else:
+            ranked, staged = (yield from asked_each(meta, self.exact(), make)), False
+        n = n if self._limit is None else min(n, self._limit)
         found = ranked[0] if len(ranked) == 1 else shards.merged(ranked, score, n)
-        for keys in shards.lists(meta, [record._saved_key for record in found]) if self._track else ():
+        if staged or not self._track:
+            return found
+        for keys in shards.lists(meta, [record._saved_key for record in found]):
             command = self.model_class._returned_command(keys)
             if command is not None:
                 yield command

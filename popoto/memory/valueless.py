@@ -43,13 +43,12 @@ class ValuelessField(Field):
         )
 
 
-def is_finite_number(value: Any) -> bool:
-    """Return True for a finite int or float that is no bool."""
-    return type(value) in (int, float) and abs(value) < float("inf")
-
-
 def text_of_key(pk: Any) -> str:
-    """Return a primary key as text: an instance's key, bytes decoded, anything else by str()."""
-    if isinstance(pk, bytes):
-        return pk.decode()
-    return str(pk.pk) if hasattr(pk, "_saved_key") else str(pk)
+    """Return a primary key as text: an instance's key, bytes decoded, anything else by str().
+
+    Raises: ValueError: None or an empty text, which name nothing.
+    """
+    text = pk.decode() if isinstance(pk, bytes) else str(pk.pk) if hasattr(pk, "_saved_key") else str(pk)
+    if pk is None or not text:
+        raise ValueError(f"expected an instance, a Redis key or another text that is not empty, got {pk!r}.")
+    return text

@@ -8,7 +8,10 @@ from typing import Any
 
 from popoto.memory.composite import Composite
 from popoto.memory.ranking import wanted_of
+from popoto.memory.valueless import text_of_key
+from popoto.orm import shards
 from popoto.orm.commands import Command
+from popoto.orm.keys import front_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +67,18 @@ def why_not_steps(composite: Composite, record: Any, limit: int) -> Generator[An
     """Return what keeps a record (an instance or a Redis key) out of the best `limit`.
 
     A diagnosis: it costs a call for each filter and scores every candidate, in slices.
+
+    Raises: ValueError: the record is None or an empty text.
     """
-    key = record if isinstance(record, str) else record.decode() if isinstance(record, bytes) else record.pk
+    key = text_of_key(record)
     builder = composite.builder
     stored = yield Command(("EXISTS", key))
     if not stored:
         return WhyNot(key, False)
+    meta = builder.model_class._meta
+    if front_of(key) != meta.keys.front:  # it lies in another shard than the one that is ranked
+        refused = yield from shards.within(meta, meta.keys_at(key), lambda: _refusals(builder, key))
+        return WhyNot(key, True, tuple(refused), None, dict.fromkeys(composite.names))
     scored = yield composite.scores([key])
     raw, parts = scored.get(key.encode(), (None, [None] * len(composite.names)))
     named = dict(zip(composite.names, parts, strict=True))

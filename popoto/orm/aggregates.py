@@ -238,8 +238,11 @@ def _gather(builder: Building[Any], partials: Mapping[tuple[str, str | None], Pa
         return
     yield from selection.settled()
     on_server = selection.compiled.tests is None and not any(p.field and p.field._own_codec for p in partials.values())
-    if not on_server or not (yield from _on_server(selection, partials)):
-        yield from _in_python(selection.by_value(), partials)
+    if on_server and (yield from _on_server(selection, partials)):
+        return
+    selection = selection.by_value()
+    if not on_server or selection.compiled.tests is not None or not (yield from _on_server(selection, partials)):
+        yield from _in_python(selection, partials)
 
 
 def _on_server(selection: Selection, partials: Mapping[tuple[str, str | None], Partial]) -> Generator[Any, Any, bool]:
@@ -286,26 +289,26 @@ def distinct_steps(builder: Building[Any], names: tuple[str, ...]) -> Generator[
         raise QueryException("distinct(): name the fields, distinct('cuisine'), or those of the dicts with values().")
     selection = builder._copy(_limit=None, _values=wanted, _computed=None, _track=False).selection()
     rows: list[dict[str, Any]] = []
-    refused = isinstance(selection, SpreadSelection)
-    if not refused:
-        yield from selection.settled()
-        refused = selection.in_python or selection.order.near is not None
-    if not refused:
-        reader = selection.reader()
-        slices = Slices(
-            selection, "distinct", reader.asked, gather=running.GATHER, slice=running.SLICE, rows=running.SLICE
-        )
-        while slices.more and not refused:
-            reply = yield slices.command()
-            refused = slices.refused
-            if not refused:
-                rows += reader.read(("", raw) for raw in reply)
-    if refused:
+    if isinstance(selection, SpreadSelection) or selection.in_python or selection.order.near is not None:
         rows = yield from selection.collected()
+    elif (yield from selection.settled()) or not (yield from _distinct_rows(selection, rows)):
+        yield from relayed(selection.by_value().results_by_value(True), rows.extend)
     found = _once(rows, wanted)[: builder._limit]
     if not names:
         return found
     return [row[names[0]] if len(names) == 1 else tuple(row[name] for name in names) for row in found]
+
+
+def _distinct_rows(selection: Selection, rows: list[dict[str, Any]]) -> Generator[Any, Any, bool]:
+    """Add the different dicts of each slice; returns False when values share scores, before anything was added."""
+    reader = selection.reader()
+    slices = Slices(selection, "distinct", reader.asked, gather=running.GATHER, slice=running.SLICE, rows=running.SLICE)
+    while slices.more:
+        reply = yield slices.command()
+        if slices.refused:
+            return False
+        rows += reader.read(("", raw) for raw in reply)
+    return True
 
 
 def _once(rows: list[dict[str, Any]], names: tuple[str, ...]) -> list[dict[str, Any]]:

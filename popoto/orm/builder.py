@@ -99,11 +99,18 @@ class QueryBuilder(Building[T]):
 
     def exists(self) -> bool:
         """Return True when a record matches."""
-        return bool(drive(self.selection(limit=1).record_keys()))
+        return drive(self._exists())
 
     async def async_exists(self) -> bool:
         """Await `exists()`."""
-        return bool(await adrive(self.selection(limit=1).record_keys()))
+        return await adrive(self._exists())
+
+    def _exists(self) -> Generator[Any, Any, bool]:
+        """Read one key field of the first match: a record may be gone that an index still names."""
+        key = self.model_class._meta.key_names[0]
+        one = self._copy(_values=(key,), _track=False, _prefetch=(), _computed=None).selection(limit=1)
+        in_python = not isinstance(one, SpreadSelection) and one.in_python  # then each candidate is read anyway
+        return bool((yield from one.record_keys() if in_python else one.collected()))
 
     def keys(self) -> list[bytes]:
         """Return the keys of the matching records, in order."""

@@ -28,7 +28,7 @@ from popoto.orm.tagged import (
     tag_prefix,
 )
 
-__all__ = ["CANONICAL_TYPES", "CodecError", "Decoder", "Encoder", "decoder_for", "encoder_for"]
+__all__ = ["CANONICAL_TYPES", "CodecError", "Decoder", "Encoder", "checked", "decoder_for", "encoder_for"]
 
 Encoder = Callable[[Any], bytes]
 Decoder = Callable[[bytes], Any]
@@ -191,10 +191,11 @@ _unpack_float: Final = Struct(">xd").unpack
 
 
 def _decode_slow(type_: type, data: bytes) -> Any:
-    return None if data == _NIL else _checked(type_, decode_any(data))
+    return None if data == _NIL else checked(type_, decode_any(data))
 
 
-def _checked(type_: type, value: Any) -> Any:
+def checked(type_: type, value: Any) -> Any:
+    """Return what was decoded as the declared type. Raises: CodecError: it is of another one."""
     if type(value) is type_ or value is None:
         return value
     if _BRIDGED.get(type_) is type(value):
@@ -240,7 +241,7 @@ def _decode_str(data: bytes) -> Any:
 
 
 def _decode_dict(data: bytes) -> Any:
-    return _checked(dict, decode_dict(data))
+    return checked(dict, decode_dict(data))
 
 
 def _slow_decoder(type_: type) -> Decoder:

@@ -33,6 +33,7 @@ from popoto.exceptions import (
 )
 from popoto.orm import keys
 from popoto.orm.cluster_wire import UNPLACED
+from popoto.orm.misplaced import misplaced, refusal
 from popoto.orm.scripts import Script, evalsha_or_source
 from popoto.orm.wire import BROKEN, hopeless, never_sent, refused_unread
 
@@ -118,6 +119,13 @@ def translated(error: redis.exceptions.ResponseError) -> Exception:
     return error
 
 
+def stumbled(command: Command[Any], error: redis.exceptions.ResponseError) -> bool:
+    """Return True when a script that only reads met a key of another type than the index keeps there."""
+    text = str(error)
+    unnamed = text.startswith("WRONGTYPE") and "nothing was written" not in text
+    return unnamed and command.repeat == "read" and command.script is not None
+
+
 def _attempts(command: Command[Any], clustered: bool) -> Iterator[tuple[float, bool]]:
     """Yield (pause before the attempt, is it the last) for a command."""
     if clustered:
@@ -195,6 +203,8 @@ def exchange(command: Command[T], clustered: bool = False) -> Exchange[T]:
                 raise (_gave_up(command, error) if sent else error) from error
         except redis.exceptions.ResponseError as error:
             if not (sent and command.repeat != "read" and refused_unread(error)):
+                if stumbled(command, error):
+                    raise (yield from misplaced(command.args, command.key_count)) from error
                 raise translated(error) from None
             if last:
                 raise _gave_up(command, error) from error
@@ -303,6 +313,8 @@ def _parsed(commands: Sequence[Command[Any]], replies: list[Any]) -> list[Any]:
     for command, reply in zip(commands, replies, strict=True):
         try:
             if isinstance(reply, redis.exceptions.ResponseError):
+                if stumbled(command, reply):
+                    raise refusal("a key that this query reads holds another type than the index keeps there")
                 raise translated(reply)
             if isinstance(reply, Exception):
                 raise reply

@@ -38,17 +38,22 @@ def _merged_ranges(conditions: list[list[Any]]) -> list[list[Any]]:
         else:
             key = condition[1]
             _, _, low, high = out[place[key]]
-            lows, highs = (low, condition[2]), (high, condition[3])
-            out[place[key]] = ["range", key, max(lows, key=_lower_end), min(highs, key=_upper_end)]
+            out[place[key]] = ["range", key, _higher(low, condition[2]), _lower(high, condition[3])]
     return out
 
 
-def _lower_end(bound: str) -> tuple[float, bool]:
-    return float(bound.lstrip("(")), bound[0] == "("
+def _higher(low: str, other: str) -> str:
+    """Return the lower bound that leaves out more."""
+    if low == "-inf" or other == "-inf":
+        return other if low == "-inf" else low
+    return max(low, other, key=lambda bound: (float(bound.lstrip("(")), bound[0] == "("))
 
 
-def _upper_end(bound: str) -> tuple[float, bool]:
-    return float(bound.lstrip("(")), bound[0] != "("
+def _lower(high: str, other: str) -> str:
+    """Return the upper bound that leaves out more."""
+    if high == "+inf" or other == "+inf":
+        return other if high == "+inf" else high
+    return min(high, other, key=lambda bound: (float(bound.lstrip("(")), bound[0] != "("))
 
 
 def any_of(conditions: list[list[Any]]) -> list[Any]:

@@ -6,14 +6,18 @@ A field without an index has its value read from each candidate: by the server w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, time, timezone
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from operator import ge, gt, le, lt
 from typing import TYPE_CHECKING, Any
 
 from popoto.exceptions import QueryException
 from popoto.orm.codec import CANONICAL_TYPES
+from popoto.orm.condition_trees import NOTHING, any_of
+from popoto.orm.keys import index_text
 from popoto.orm.tagged import tag_prefix
 
 if TYPE_CHECKING:
@@ -26,9 +30,10 @@ _EXACT_INT = 2**53  # the server's numbers are doubles: from here on neighbours 
 
 Bound = tuple[Any, bool]
 """(value, exclusive)."""
+Steps = Generator[Any, Any, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: those take three times as long to make, and each query makes several
 class Condition:
     """What a filter asks of the server, and what it leaves to Python.
 
@@ -37,11 +42,14 @@ class Condition:
         field: the field that `test` looks at.
         test: decides on the decoded value; None when `server` is exact.
         shared: a set; while it is empty `server` is exact all the same.
-        loose: with `shared`: what to ask instead of `server` when it is not, before `test`.
-        before: returns steps that fill in what `server` needs to know.
+        loose: with `shared` or `shared_elsewhere`: what to ask instead of `server` when it is not, before `test`.
         first: returns steps that fill in `server` (in place) from an answer that is needed before.
-        shared_elsewhere: such sets of a related model; while they are empty `first` is not needed.
+        joined: the same for where it is not needed before: returns steps, and a test of the value that is right after
+            them.
+        shared_elsewhere: such sets as `shared` of a related model.
         near: the centre and radius behind `server`, of a GeoField.
+        holds: where `server` is what an index knows: the same of the value. A record whose value is another one, for
+            somebody wrote it around the index, is left out when it is read.
     """
 
     server: list[Any]
@@ -50,9 +58,24 @@ class Condition:
     shared: str | None = None
     loose: list[Any] | None = None
     near: Any = None
-    before: Callable[[], Generator[Any, Any, None]] | None = None
-    first: Callable[[], Generator[Any, Any, None]] | None = None
+    first: Callable[[], Steps] | None = None
+    joined: Callable[[], tuple[Callable[[], Steps], Callable[[Any], bool]]] | None = None
     shared_elsewhere: tuple[str, ...] = ()
+    holds: Callable[[Any], bool] | None = None
+
+
+def indexed_as(*values: Any) -> Callable[[Any], bool]:
+    """Return the test that an index knows a stored value by the same text as one of these."""
+    wanted = frozenset(values)
+
+    def holds(stored: Any) -> bool:
+        return stored in wanted or (stored is not None and any(_same_text(stored, value) for value in wanted))
+
+    return holds
+
+
+def _same_text(stored: Any, value: Any) -> bool:
+    return value is not None and index_text(stored) == index_text(value)
 
 
 def plain_lookups(type_: type) -> tuple[str, ...]:
@@ -89,69 +112,119 @@ def _equal(field: Field, value: Any) -> Condition:
     def test(stored: Any) -> bool:
         return bool(stored == value)
 
-    if field.type not in RANGE_TYPES:
-        return Condition(["all"], field.name, test)
-    server, exact = _value_range(field, (value, False), (value, False), test)
-    return Condition(server) if exact else Condition(server, field.name, test)
+    server = equal_by_value(field, value, test)
+    return Condition(["all"], field.name, test) if server is None else Condition(server)
+
+
+def equal_by_value(field: Field, value: Any, test: Callable[[Any], bool]) -> list[Any] | None:
+    """Return the condition that the stored value equals one that is not None; None where only Python can tell."""
+    if field.type not in RANGE_TYPES or field._own_codec:
+        return None
+    if _is_nan(value):
+        return NOTHING
+    zone = "any" if field.type not in (datetime, time) else "naive" if value.tzinfo is None else "zoned"
+    return range_by_value(field, (value, False), (value, False), test, zone)
 
 
 def _one_of(field: Field, values: list[Any]) -> Condition:
     if field.type in CANONICAL_TYPES or not any(value is not None for value in values):
         packed = dict.fromkeys(field.encode(value) for value in values)
         return Condition(["raw", field.name, *packed, *_missing(field, lambda default: default in values)])
-    return Condition(["all"], field.name, lambda stored: stored in values)
+
+    def test(stored: Any) -> bool:
+        return stored in values
+
+    found = [_equal(field, value) for value in values]
+    if any(condition.test is not None for condition in found):
+        return Condition(["all"], field.name, test)
+    return Condition(any_of([condition.server for condition in found]))
 
 
 def _in_range(field: Field, low: Bound | None, high: Bound | None) -> Condition:
     test = range_test(low, high)
-    server, exact = _value_range(field, low, high, test)
-    return Condition(server) if exact else Condition(server, field.name, test)
+    server = range_by_value(field, low, high, test)
+    return Condition(["all"], field.name, test) if server is None else Condition(server)
 
 
-def _value_range(
-    field: Field, low: Bound | None, high: Bound | None, test: Callable[[Any], bool]
-) -> tuple[list[Any], bool]:
-    """Return (condition of lib_where.lua, is it exact): never too few."""
+def range_by_value(
+    field: Field, low: Bound | None, high: Bound | None, test: Callable[[Any], bool], zone: str = "any"
+) -> list[Any] | None:
+    """Return the condition that the stored value lies between two ends; None where only Python can tell.
+
+    Args:
+        test: the same of a value.
+        zone: of datetimes and times: "naive" or "zoned" for those without or with an offset alone.
+    """
     if field._own_codec:
-        return ["all"], False
+        return None
     missing = not callable(field.default) and test(field.default)
-    if field.type in _NUMBERS:
-        exact = field.type is not Decimal and all(b is None or _is_double(b[0]) for b in (low, high))
-        ends = [*_number_end(low, exact), *_number_end(high, exact)]
-        return ["value", field.name, "number", *ends, missing, ""], exact
-    exact = field.type is date
-    ends = [*_text_end(field, low, exact), *_text_end(field, high, exact)]
-    return ["value", field.name, "text", *ends, missing, tag_prefix(field.type)], exact
+    kind, name = field.type, field.name
+    if kind is date:
+        ends = [*_text_end(field, low), *_text_end(field, high)]
+        return ["value", name, "text", *ends, missing, tag_prefix(date)]
+    if kind is float:
+        return ["value", name, "number", *_float_end(low, below=True), *_float_end(high, below=False), missing, ""]
+    if kind is int and all(bound is None or _is_exact(bound[0]) for bound in (low, high)):
+        ends = [*_number_end(low), *_number_end(high)]
+        return ["value", name, "number", *ends, missing, ""]
+    if kind in _NUMBERS:
+        ends = [*_decimal_end(low), *_decimal_end(high)]
+        doubles = [False if bound is None else _nearest(bound[0]) for bound in (low, high)]
+        return ["between", name, kind.__name__, *ends, missing, *doubles, zone, ""]
+    ends = [*_moment_end(low), *_moment_end(high)]
+    return ["between", name, kind.__name__, *ends, missing, False, False, zone, tag_prefix(kind)]
 
 
-def _is_double(value: Any) -> bool:
-    """Return True when comparing doubles with it decides as comparing the values does."""
-    return type(value) is float or (type(value) is int and -_EXACT_INT < value < _EXACT_INT)
+def _is_exact(value: Any) -> bool:
+    """Return True when comparing the doubles of ints with it decides as comparing the ints does."""
+    return type(value) in (int, float) and (-_EXACT_INT < value < _EXACT_INT or value in (math.inf, -math.inf))
 
 
-def _number_end(bound: Bound | None, exact: bool) -> list[Any]:
+def _is_nan(value: Any) -> bool:
+    return bool(value.is_nan()) if isinstance(value, Decimal) else bool(value != value)
+
+
+def _nearest(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _number_end(bound: Bound | None) -> list[Any]:
+    return [False, False] if bound is None else [float(bound[0]), bound[1]]
+
+
+def _float_end(bound: Bound | None, below: bool) -> list[Any]:
+    """Return a bound as the double beside it: no double lies between the two."""
     if bound is None:
         return [False, False]
-    try:
-        number = float(bound[0])
-    except OverflowError:
-        number = float("inf") if bound[0] > 0 else float("-inf")
-    return [number, bound[1] and exact]
+    nearest = _nearest(bound[0])
+    if nearest == bound[0]:
+        return [nearest, bound[1]]
+    return [nearest, (nearest < bound[0]) is below]
 
 
-def _text_end(field: Field, bound: Bound | None, exact: bool) -> list[Any]:
-    """Return a bound as the stored text of a naive value; the server lets through what is stored with an offset."""
+def _decimal_end(bound: Bound | None) -> list[Any]:
+    return [False, False] if bound is None else [str(Decimal(bound[0])), bound[1]]
+
+
+def _moment_end(bound: Bound | None) -> list[Any]:
+    """Return a bound as [seconds, microseconds] in UTC, as lua/lib_where_between.lua counts them."""
     if bound is None:
         return [False, False]
     value = bound[0]
-    if getattr(value, "tzinfo", None) is not None:
-        if isinstance(value, time):
-            return [False, False]  # moved to another offset it may lie on another day
-        try:
-            value = value.astimezone(timezone.utc).replace(tzinfo=None)
-        except OverflowError:
-            return [False, False]
-    return [field.encode(value)[len(tag_prefix(field.type)) + 1 :], bound[1] and exact]
+    offset = value.utcoffset() or timedelta()
+    if isinstance(value, datetime):
+        moment = value.replace(tzinfo=None) - datetime(1970, 1, 1) - offset
+        return [[moment.days * 86400 + moment.seconds, moment.microseconds], bound[1]]
+    seconds = (value.hour * 60 + value.minute) * 60 + value.second - (offset.days * 86400 + offset.seconds)
+    return [[seconds, value.microsecond], bound[1]]
+
+
+def _text_end(field: Field, bound: Bound | None) -> list[Any]:
+    """Return a date as its stored text."""
+    return [False, False] if bound is None else [field.encode(bound[0])[len(tag_prefix(date)) + 1 :], bound[1]]
 
 
 def bounds(field: Field, lookup: str, value: Any) -> tuple[Bound | None, Bound | None]:
@@ -186,18 +259,23 @@ def comparable(value: Any) -> Any:
 
 def range_test(low: Bound | None, high: Bound | None) -> Callable[[Any], bool]:
     """Return the test of a value between two ends; None is never between."""
-    least = None if low is None else comparable(low[0])
-    most = None if high is None else comparable(high[0])
+    least: Any = None if low is None else comparable(low[0])
+    most: Any = None if high is None else comparable(high[0])
+    above, below = gt if low and low[1] else ge, lt if high and high[1] else le
+    if isinstance(least, (datetime, time)) or isinstance(most, (datetime, time)):
 
-    def test(value: Any) -> bool:
-        if value is None:
-            return False
-        value = comparable(value)
-        if low is not None and not (value > least if low[1] else value >= least):
-            return False
-        return high is None or bool(value < most if high[1] else value <= most)
+        def test(value: Any) -> bool:
+            value = comparable(value)
+            return (
+                value is not None and (low is None or above(value, least)) and (high is None or below(value, most))
+            )  # fmt: skip
 
-    return test
+        return test
+    if high is None:
+        return lambda value: value is not None and above(value, least)
+    if low is None:
+        return lambda value: value is not None and below(value, most)
+    return lambda value: value is not None and above(value, least) and below(value, most)
 
 
 def many_values(field: Field, values: Any) -> list[Any]:

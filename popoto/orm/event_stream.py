@@ -30,7 +30,8 @@ logger = logging.getLogger("popoto.model")
 
 
 class EventStreamMixin:
-    """Put before Model: `class Order(EventStreamMixin, Model)`. Its saves, increments and deletes are then logged.
+    """Put before Model: `class Order(EventStreamMixin, Model)`. Its saves, increments and deletes are then logged, and
+    what its memory fields learn (docs/event-streams.md).
 
     An entry has the texts `model`, `pk` (the record's key), `op` (create, update, delete), `ts` (the server's Unix
     seconds), `changed_fields` (names separated by commas, of a partial save or an increment; "" otherwise), and one for

@@ -30,6 +30,7 @@ _SAID: dict[str, str] = {
     "contains": "text contains, scan of",
     "raw": "stored bytes of",
     "value": "stored value of",
+    "between": "stored value of",
     "keys": "these records",
     "near": "within a radius, in",
     "related": "on the related record, over",
@@ -114,7 +115,6 @@ def explain_steps(builder: Building[Any]) -> Generator[Any, Any, Plan]:
     shared = bool(reply[6])
     if shared:
         selection = selection.by_value()
-        before += yield from _counted(selection.settled())
         reply = yield _command(selection)
     records, due, how, smallest, stretch, expected, _, sizes = reply
     python = _left_to_python(selection, shared)
@@ -132,7 +132,7 @@ def explain_steps(builder: Building[Any]) -> Generator[Any, Any, Plan]:
     )
 
 
-def _counted(steps: Generator[Any, Any, None]) -> Generator[Any, Any, int]:
+def _counted(steps: Generator[Any, Any, Any]) -> Generator[Any, Any, int]:
     """Run steps and return how many there were."""
     count, reply = 0, None
     while True:

@@ -20,7 +20,9 @@ from popoto.orm import selection as running
 from popoto.orm.codec import decoder_for, encoder_for
 from popoto.orm.drivers import Batch, astream, relayed, stream
 from popoto.orm.fields.sorted import plain_value
+from popoto.orm.merging import local
 from popoto.orm.ordering import is_behind
+from popoto.orm.reading import name_of
 from popoto.orm.selection import Order, Selection
 from popoto.orm.slices import Slices
 from popoto.orm.spread import SpreadSelection
@@ -39,7 +41,7 @@ _encode, _decode = encoder_for(object), decoder_for(object)
 class Iteration(Generic[T]):
     """An iterator over the results of a query: `for`, `async for`, or lists by `chunks()` and `async_chunks()`.
 
-    On a cluster, of a model with several shards, it reads all results first and has no cursor.
+    On a cluster, of a model with several shards, it merges the pages of all; a cursor is good for every shard.
 
     Attributes:
         cursor: the place behind the last result, for `iterate(cursor=...)`; None before the first one.
@@ -52,18 +54,19 @@ class Iteration(Generic[T]):
         self._builder, self._chunk_size = builder, chunk_size
         self.cursor: str | None = cursor
         self.done = False
-        if cursor is not None and isinstance(builder.selection(), SpreadSelection):
-            raise QueryException("iterate(cursor=...): not on a cluster, for a model with several shards.")
         if cursor is not None:
-            _place_of(cursor, _without_cursor(builder.selection()))
+            _place_of(cursor, _without_cursor(_of_one_shard(builder.selection())))
 
     def _steps(self) -> Steps:
         selection = self._builder.selection()
-        if isinstance(selection, SpreadSelection):
-            return selection.pages()
-        self._order = _order_number(selection.order)
-        place = None if self.cursor is None else _place_of(self.cursor, _without_cursor(selection))
+        one = _of_one_shard(selection)
+        self._order = _order_number(one.order)
+        place = None if self.cursor is None else _place_of(self.cursor, _without_cursor(one))
         rows = min(self._chunk_size or running.ROWS, running.ROWS)
+        if isinstance(selection, SpreadSelection):
+            return selection.pages(pages, rows, place)
+        if place is not None:
+            place = (place[0], selection.keys.front.encode() + place[1])
         return pages(selection, rows, place)
 
     def _moved(self, item: tuple[Any, Place | None]) -> Any:
@@ -113,6 +116,10 @@ class Iteration(Generic[T]):
         return [result for result, _ in items]
 
 
+def _of_one_shard(selection: Selection | SpreadSelection) -> Selection:
+    return selection.sample() if isinstance(selection, SpreadSelection) else selection
+
+
 def _without_cursor(selection: Selection) -> Selection:
     if selection.order.computed is not None or selection.order.near is not None:
         how = "computed_sort" if selection.order.computed is not None else "by distance"
@@ -126,17 +133,20 @@ def _without_cursor(selection: Selection) -> Selection:
 def _order_number(order: Order) -> int:
     """Return a number that tells orders apart."""
     terms = [f"{t.text}{t.descending}" for t in order.terms]
-    return zlib.crc32(repr((order.key, order.descending, terms)).encode())
+    return zlib.crc32(repr((local(order.key), order.descending, terms)).encode())
 
 
 def _token(order: int, place: Place) -> str:
+    """Return a place as a text; without the hash tag of its key, for it is one in every shard."""
     where, member = place
     packed = [_encode(value) for value in where] if isinstance(where, tuple) else where
-    return base64.urlsafe_b64encode(msgpack.packb([order, packed, member])).decode().rstrip("=")
+    return (
+        base64.urlsafe_b64encode(msgpack.packb([order, packed, local(member.decode()).encode()])).decode().rstrip("=")
+    )
 
 
 def _place_of(cursor: object, selection: Selection) -> Place:
-    """Return the place that a cursor names.
+    """Return the place that a cursor names; its key without hash tag.
 
     Raises: QueryException: it is none, or one of another order.
     """
@@ -200,7 +210,7 @@ def _walked(selection: Selection, rows: int, after: Place | None) -> Generator[A
         pairs = iter(flat)
         read = []
         for (key, row), score in zip(zip(pairs, pairs, strict=True), slices.scores, strict=True):
-            read += [(item, (score, key)) for item in reader.read([(key.decode(), row)])]
+            read += [(item, (score, key)) for item in reader.read([(name_of(key), row)])]
         yield from _placed(selection, read)
     return False
 
@@ -236,7 +246,7 @@ def _sorted(selection: Selection, rows: int, after: Place | None, walked: Order)
         else:  # the server walked when the cursor was made: the value that its score stands for
             kind = selection.model._meta.fields[walked.field].type if walked.field else float
             sorts_by = ((True, plain_value(kind, float(where))),)
-        found = [item for item in found if is_behind(item, (member.decode(), sorts_by), terms)]
+        found = [item for item in found if is_behind(item, (name_of(member), sorts_by), terms)]
     found = found[: selection.limit]
     for start in range(0, len(found), rows):
         chunk = found[start : start + rows]

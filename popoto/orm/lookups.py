@@ -10,14 +10,15 @@ exact.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from popoto.orm.composite import covering
 from popoto.orm.condition_trees import ALL, NOTHING, all_of, any_of, not_of
-from popoto.orm.conditions import Condition
+from popoto.orm.conditions import Condition, indexed_as
+from popoto.orm.filter_hooks import hook_condition, is_asked
 from popoto.orm.keys import ModelKeys
 from popoto.orm.q import Q
 from popoto.orm.suggestions import unknown_field, unknown_lookup
@@ -46,8 +47,7 @@ class Compiled:
         order, order_field: ordered set of the first sorted field that the filter names, and the field; or None.
         near: the first centre and radius whose distances the results are to carry; or None.
         first: each returns steps that fill in a part of `where`, from an answer that is needed before.
-        elsewhere: of what runs instead: such sets as `shared`, of related models.
-        asked_first: compiles the same with the related records asked for before, for when one of those is not empty.
+        holds: (field, test) of what indexes answer and values must agree with, where they are read anyway.
     """
 
     where: list[Any]
@@ -60,8 +60,7 @@ class Compiled:
     again: Callable[[], Compiled] | None = None
     near: Any = None
     first: list[Callable[[], Any]] = field(default_factory=list)
-    elsewhere: list[str] = field(default_factory=list)
-    asked_first: Callable[[], Compiled] | None = None
+    holds: list[tuple[str, Test]] = field(default_factory=list)
     _narrowed: list[list[Any]] = field(default_factory=list)
 
     def narrow(self, condition: list[Any]) -> None:
@@ -77,17 +76,9 @@ class Compiled:
     @property
     def loose(self) -> Compiled | None:
         """What to run instead when one of the sets `shared` is not empty; None where there are none."""
-        return self._instead(self.again)
-
-    @property
-    def settled(self) -> Compiled | None:
-        """What to run instead when one of the sets `elsewhere` is not empty; None where there are none."""
-        return self._instead(self.asked_first)
-
-    def _instead(self, compile_it: Callable[[], Compiled] | None) -> Compiled | None:
-        if compile_it is None:
+        if self.again is None:
             return None
-        instead = compile_it()
+        instead = self.again()
         for condition in self._narrowed:
             instead.narrow(condition)
         return instead
@@ -132,7 +123,7 @@ def compile_filters(
     trees: tuple[Q, ...] = (),
     answered: Iterable[str] = (),
     by_value: bool = False,
-    ask_first: bool = False,
+    beside: bool = False,
 ) -> Compiled:
     """Return the conditions of a filter; all of them must hold.
 
@@ -141,10 +132,10 @@ def compile_filters(
         trees: Q objects besides.
         answered: fields whose exact filter needs no condition, for what is searched holds no other value of them.
         by_value: decide by values where they may share scores.
-        ask_first: with `by_value`: ask for the related records before, where their values may share scores.
+        beside: related records that must be asked for are looked for beside these, not before: Python joins the two.
     Raises: QueryException: an unknown parameter, or a value that does not fit.
     """
-    compiler = _Compiler(meta, keys, by_value, ask_first, frozenset(answered))
+    compiler = _Compiler(meta, keys, by_value, beside, frozenset(answered))
     leaves: list[Mapping[str, Any]] = [filters] if filters else []
     others: list[Q] = []
     for tree in trees:
@@ -152,10 +143,10 @@ def compile_filters(
     upper, _, test = compiler.conjunction(leaves, others, {}, top=True)
     compiled = compiler.compiled
     compiled.where, compiled.tests, compiled.reads = upper, test, tuple(compiler.reads)
+    if compiled.shared and compiled.first:  # something is asked for before: the answer must not take two calls more
+        return compile_filters(meta, keys, filters, trees, answered, by_value=True, beside=beside)
     if compiled.shared:
-        compiled.again = lambda: compile_filters(meta, keys, filters, trees, answered, by_value=True)
-    if compiled.elsewhere:
-        compiled.asked_first = lambda: compile_filters(meta, keys, filters, trees, answered, True, ask_first=True)
+        compiled.again = lambda: compile_filters(meta, keys, filters, trees, answered, by_value=True, beside=beside)
     return compiled
 
 
@@ -192,10 +183,10 @@ _Part = tuple[list[Any], list[Any], "Test | None"]
 
 class _Compiler:
     def __init__(
-        self, meta: ModelOptions, keys: ModelKeys, by_value: bool, ask_first: bool, answered: frozenset[str]
+        self, meta: ModelOptions, keys: ModelKeys, by_value: bool, beside: bool, answered: frozenset[str]
     ) -> None:
         self.meta, self.keys, self.answered = meta, keys, answered
-        self.by_value, self.ask_first = by_value, ask_first
+        self.by_value, self.beside = by_value, beside
         self.compiled = Compiled(ALL)
         self.reads: dict[str, None] = {}
 
@@ -220,23 +211,42 @@ class _Compiler:
             for _, conditions in parsed:
                 for name, lookup, _ in conditions:
                     sorted_field = meta.fields[name]
-                    if sorted_field.is_sorted and lookup in getattr(sorted_field, "range_lookups", ()):
-                        partition = sorted_field.partition_by  # type: ignore[attr-defined]
+                    partition = getattr(sorted_field, "partition_by", ())
+                    if partition and lookup in getattr(sorted_field, "range_lookups", ()):
                         covered.update((p, own[p]) for p in partition if p in own)
-            parts += self._composite(own, covered)
+            if meta.composites:
+                parts += self._composite(own, covered)
         for leaf, conditions in parsed:
             around = leaf if not given else {**leaf, **{n: v for n, v in given.items() if n not in leaf}}
             for name, lookup, value in conditions:
                 if lookup == "" and name in covered and covered[name] is value:
-                    meta.fields[name].filter_value(value)
+                    exact = meta.fields[name].filter_value(value)
+                    if top and by_key is None:
+                        self.compiled.holds.append((name, indexed_as(exact)))
+                    continue
+                if name in meta.answering and is_asked(meta.answering[name], name):
+                    own_answer = self._own_answer(name, lookup, leaf, conditions)
+                    parts += [] if own_answer is None else [self._leaf(own_answer, top)]
                     continue
                 condition = meta.fields[name].condition(self.keys, lookup, value, around)
                 parts.append(self._leaf(condition, top))
+                if top and condition.holds is not None:
+                    self.compiled.holds.append((name, condition.holds))
                 if top and self.compiled.order is None and condition.server[0] == "range":
                     if meta.fields[name].is_sorted:
                         self.compiled.order, self.compiled.order_field = condition.server[1], name
         parts += [self._node(q, given) for q in others]
         return self._and(parts, top)
+
+    def _own_answer(
+        self, name: str, lookup: str, leaf: Mapping[str, Any], conditions: list[tuple[str, str, Any]]
+    ) -> Condition | None:
+        """Return what a field of the user's own answers to all its parameters; None but for the first of them."""
+        asked = [place for place, (field_name, _, _) in enumerate(conditions) if field_name == name]
+        if conditions[asked[0]][1] != lookup:
+            return None
+        given = list(leaf.items())
+        return hook_condition(self.meta.answering[name], self.meta.fields[name], dict(given[at] for at in asked))
 
     def _composite(self, own: Mapping[str, Any], covered: dict[str, Any]) -> list[_Part]:
         """Answer exact filters on all fields of a composite index by it; add what is then said to `covered`."""
@@ -255,16 +265,16 @@ class _Compiler:
         compiled = self.compiled
         if compiled.near is None and condition.near is not None and condition.near.with_distances:
             compiled.near = condition.near
-        if condition.before is not None:
-            compiled.first.append(condition.before)
+        if self.beside and condition.joined is not None:
+            steps, joined = condition.joined()
+            compiled.first.append(steps)
+            condition = replace(condition, server=ALL, test=joined, first=None)
         by_score = condition.shared is not None or condition.shared_elsewhere != ()
         if by_score and not self.by_value:
             own = () if condition.shared is None else (condition.shared,)
             compiled.shared += (*own, *condition.shared_elsewhere)
             return condition.server, condition.server, None
-        if condition.shared_elsewhere and not self.ask_first:
-            compiled.elsewhere += condition.shared_elsewhere
-        elif condition.first is not None:
+        if condition.first is not None:
             compiled.first.append(condition.first)
         upper = (condition.loose or condition.server) if by_score else condition.server
         if condition.test is None:

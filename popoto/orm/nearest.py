@@ -32,7 +32,6 @@ class Nearest:
         condition = selection.order.near.condition()
         self.more = selection.limit != 0
         self.refused = False
-        self.refused_by = ""
         self.given = 0
         self._selection = selection
         self._rows_a_slice = rows

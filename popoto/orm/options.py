@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from popoto import redis_db
 from popoto.exceptions import ModelException
@@ -17,6 +17,9 @@ from popoto.orm.fields.indexed import SetIndex
 from popoto.orm.fields.key import AutoKeyField
 from popoto.orm.keys import ModelKeys, composite_name, index_part, model_keys
 from popoto.orm.slots import Slot, mixin_slots
+
+if TYPE_CHECKING:
+    from popoto.orm.columns import Columns
 
 RESERVED = frozenset({"limit", "order_by", "values"})
 _FIELD_NAME = re.compile(r"_?[a-z]\w*|_\w+", re.ASCII)
@@ -110,6 +113,7 @@ class ModelOptions:
             (name.encode(), name, field, field._decode if type(field).decode is Field.decode else field.decode)
             for name, field in self.fields.items()
         ]
+        self.columns: dict[tuple[str, ...], Columns] = {}  # of the fields of each kind of result asked for so far
         self.prepared = [f for f in self.fields.values() if _overrides(f, "format_value_pre_save")]
         self.save_hooks = [f for f in self.fields.values() if _overrides(f, "on_save")]
         self.delete_hooks = [f for f in self.fields.values() if _overrides(f, "on_delete")]
@@ -130,6 +134,12 @@ class ModelOptions:
             for name, field in self.fields.items()
             for parameter, lookup in field.filter_parameters().items()
         }
+        self.answering = {n: model for n, f in self.fields.items() if _overrides(f, "filter_query")}
+        for name, field in self.fields.items():
+            if name in self.answering or _overrides(field, "get_filter_query_params"):
+                own = field.get_filter_query_params(name)
+                wanted = {parameter: (name, parameter.removeprefix(f"{name}__")) for parameter in own}
+                self.filter_parameters = {**wanted, **self.filter_parameters}
         self.slots = [slot for field in self.fields.values() for slot in field.slots()]
         self.slots += mixin_slots(model)
         self.slots += [index.slot() for index in self.composites]
@@ -234,7 +244,7 @@ class ModelOptions:
 
     @property
     def filter_query_params_by_field(self) -> dict[str, set[str]]:
-        return {name: set(field.filter_parameters()) for name, field in self.fields.items()}
+        return {name: field.get_filter_query_params(name) for name, field in self.fields.items()}
 
     def record_key(self, values: Mapping[str, Any]) -> str:
         """Return the key of the record with these values."""

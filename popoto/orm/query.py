@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from popoto.exceptions import QueryException
+import redis.exceptions
+
+from popoto.exceptions import ModelException, QueryException
 from popoto.orm import shards
 from popoto.orm.commands import Command, hash_of
 from popoto.orm.db_key import DB_key
 from popoto.orm.drivers import adrive, drive
 from popoto.orm.lookups import whole_key
-from popoto.orm.related import together
+from popoto.orm.related import read_hashes, together
 from popoto.orm.shortcuts import M, Shortcuts
 
 if TYPE_CHECKING:
     from popoto.orm.model import Model
+
+logger = logging.getLogger("popoto.query")
 
 
 class Query(Shortcuts[M]):
@@ -59,7 +64,7 @@ class Query(Shortcuts[M]):
                 one = partial(self._get, db_key, redis_key, filters)
                 return (yield from shards.within(meta, meta.keys_at(key), one))
             if not filters:
-                return (yield from self._handed_out([(yield self._read(key))]))[0]
+                return (yield from self._handed_out([(yield from self._read(key))]))[0]
         selection = replace(self._builder().filter(**filters).selection(limit=2), track=False)
         if given is not None:
             selection.compiled.narrow(["keys", key])
@@ -80,16 +85,20 @@ class Query(Shortcuts[M]):
                 yield command
         return found
 
-    def _read(self, key: str) -> Command[Any]:
-        model = self.model_class
-
-        def parse(raw: Any) -> Any:
-            return model._hydrated(key, hash_of(raw)) if raw else None
-
-        return Command(("HGETALL", key), parse)
+    def _read(self, key: str) -> Generator[Any, Any, Any]:
+        try:
+            raw = hash_of((yield Command(("HGETALL", key))))
+        except redis.exceptions.ResponseError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            raise ModelException(f"{key} holds no record: the key is not a hash, something else wrote there.") from None
+        return self.model_class._hydrated(key, raw) if raw else None
 
     def get_many(self, redis_keys: Iterable[str | bytes | DB_key], skip_none: bool = False) -> list[Any]:
-        """Return the records of these keys in one round trip, in their order; None (or nothing) for a missing one."""
+        """Return the records of these keys in one round trip, in their order; None (or nothing) for a missing one.
+
+        What cannot be read (a corrupt value, a key that is no hash) counts as missing and is logged.
+        """
         return drive(self._get_many(redis_keys, skip_none))
 
     async def async_get_many(self, redis_keys: Iterable[str | bytes | DB_key], skip_none: bool = False) -> list[Any]:
@@ -99,11 +108,18 @@ class Query(Shortcuts[M]):
     def _get_many(self, redis_keys: Iterable[Any], skip_none: bool) -> Generator[Any, Any, list[Any]]:
         if isinstance(redis_keys, (str, bytes)):
             raise QueryException(f"get_many(): expected a list of keys, got the text {redis_keys!r}.")
-        holds = self.model_class._meta.holds
+        model, holds = self.model_class, self.model_class._meta.holds
         keys = [_key_text(key) for key in redis_keys or ()]
-        commands = [self._read(key) for key in keys if holds(key)]
-        read = iter((yield commands) if commands else ())
-        found = yield from self._handed_out([next(read) if holds(key) else None for key in keys])
+        rows = yield from read_hashes([key for key in keys if holds(key)])
+        records: list[Any] = []
+        for key in keys:
+            raw = rows.get(key)
+            try:
+                records.append(model._hydrated(key, raw) if raw else None)
+            except ModelException as error:
+                logger.error("%s; left out", error)
+                records.append(None)
+        found = yield from self._handed_out(records)
         together(self.model_class, found)
         return [item for item in found if item is not None] if skip_none else found
 

@@ -121,7 +121,7 @@ def read_related(places: Iterable[Place]) -> Steps:
         return {}
     # a key that is none of the related model's records points to nothing
     known = [(model, key) for model, key in wanted if model._meta.holds(key)]
-    rows = yield from _hashes([key for _, key in known])
+    rows = yield from read_hashes([key for _, key in known])
     cohorts: dict[Any, list[Any]] = {}
     failed: dict[str, ModelException] = {}
     for (model, key), places_of_key in wanted.items():
@@ -141,8 +141,8 @@ def read_related(places: Iterable[Place]) -> Steps:
     return failed
 
 
-def _hashes(keys: Sequence[str]) -> Generator[Any, Any, dict[str, dict[bytes, bytes]]]:
-    """Return the hashes of these keys; what is no hash is left out and logged."""
+def read_hashes(keys: Sequence[str]) -> Generator[Any, Any, dict[str, dict[bytes, bytes]]]:
+    """Return the hashes of these keys in one round trip; what is no hash is left out and logged."""
     if not keys:
         return {}
     try:

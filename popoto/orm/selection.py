@@ -15,7 +15,7 @@ from popoto.orm.keys import ModelKeys, shared_key
 from popoto.orm.lookups import Compiled
 from popoto.orm.nearest import Nearest
 from popoto.orm.ordering import Found, Term, sort_found, term
-from popoto.orm.reading import Reader, asked, decoded
+from popoto.orm.reading import Reader, asked, decoded, name_of, names_of
 from popoto.orm.related import Cohort, prefetch
 from popoto.orm.scripts import Script
 from popoto.orm.slices import Slices
@@ -33,7 +33,7 @@ READ_CHUNK = 2000  # records read by their keys in one round trip
 Steps = Generator[Any, Any, None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # never changed; not frozen, for those take three times as long to make
 class Order:
     """How a selection is ordered.
 
@@ -57,7 +57,7 @@ class Order:
     computed: tuple[Callable[[Any], Any], bool] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # as Order
 class Selection:
     """Which records, in which order, how many, and as what.
 
@@ -90,16 +90,10 @@ class Selection:
         order = [] if self.order.field is None else [shared_key(self.order.key)]
         return [*self.compiled.shared, *order]
 
-    def by_value(self, refused_by: str = "") -> Selection:
-        """Return the same selection, decided and ordered by values instead of scores.
-
-        Args:
-            refused_by: the set of those `shared` that is known not to be empty.
-        """
+    def by_value(self) -> Selection:
+        """Return the same selection, decided and ordered by values instead of scores."""
         order = self.order
         compiled = self.compiled.loose or self.compiled
-        if refused_by in compiled.elsewhere:
-            compiled = compiled.settled or compiled
         if order.field is not None:
             sign = "-" if order.descending else ""
             order = replace(Order(self.keys.order), terms=(term(sign + order.field),))
@@ -119,19 +113,44 @@ class Selection:
             yield from self._computed_results()
             return
         asked_before = bool(self.compiled.first)
-        yield from self.settled()
-        if self.in_python:
-            yield from self.by_value()._results_by_value(asked_before)
+        sharing = yield from self.settled()
+        if self.in_python or sharing:
+            yield from self.by_value().results_by_value(asked_before)
             return
+        part: Selection | None = self
+        left = self.limit
+        while part is not None:
+            part, left = yield from part._part(left)
+
+    def _part(self, left: int | None) -> Generator[Any, Any, tuple[Selection | None, int | None]]:
+        """Yield the results of this part as batches, at most `left`.
+
+        Returns: the part behind it, where the limit cut this one and some that it named turned out to be gone or
+        corrupt, so that there is room for others; and how many may come of it.
+        """
         reader = self.reader()
-        slices = self.slices("fields", reader.asked)
+        slices = self._record_slices(reader)
+        named = 0
         while slices.more:
             rows = yield slices.command()
             if slices.refused:
-                yield from self._behind(slices.given).by_value(slices.refused_by)._results_by_value(True)
-                return
-            flat = iter(rows)
-            yield from self.handed_out(reader.read((key.decode(), row) for key, row in zip(flat, flat, strict=True)))
+                yield from (
+                    replace(self, offset=self.offset + slices.given, limit=left).by_value().results_by_value(True)
+                )
+                return None, left
+            if isinstance(slices, Slices):
+                items, named = (yield from reader.take(rows)), named + slices.named
+            else:
+                flat = iter(rows)
+                items = reader.read((name_of(key), row) for key, row in zip(flat, flat, strict=True))
+                named += len(rows) // 2
+            if left is not None:
+                items = items[:left]
+                left -= len(items)
+            yield from self.handed_out(items)
+        if not left or named < (self.limit or 0):
+            return None, left
+        return replace(self, offset=self.offset + named, limit=max(left, min(2 * named + 64, ROWS))), left
 
     def collected(self, strict: bool = False) -> Generator[Any, Any, list[Any]]:
         """Return all results in one list.
@@ -156,9 +175,9 @@ class Selection:
     def reads_at_once(self, asked_before: bool) -> bool:
         """Return True when what is decided by value is read whole, since another round trip is needed besides."""
         lists = not self.model._meta.lists.keys().isdisjoint(self.values or ())
-        return asked_before or lists or bool(self.compiled.elsewhere)
+        return asked_before or lists
 
-    def _results_by_value(self, asked_before: bool) -> Steps:
+    def results_by_value(self, asked_before: bool) -> Steps:
         """Decide and order, then read the records; where another round trip is needed, read them in the same one."""
         rows: dict[str, Any] | None = {} if self.reads_at_once(asked_before) else None
         keys = yield from self._keys_by_value(rows)
@@ -175,13 +194,20 @@ class Selection:
         replies = yield reader.commands(keys)
         return reader.read(zip(keys, replies, strict=True))
 
-    def settled(self) -> Steps:
-        """Fill in what the conditions need to know before they can be asked."""
-        first = self.compiled.first
+    def settled(self) -> Generator[Any, Any, bool]:
+        """Fill in what the conditions need to know before they can be asked.
+
+        Returns: True when it was asked beside, and the order's values share scores.
+        """
+        first, order, sharing = self.compiled.first, self.order, 0
         while first:
             asked = [steps() for steps in first]
             first.clear()
-            yield from asked[0] if len(asked) == 1 else shards.in_step(asked)
+            if order.field is not None:
+                sharing = (yield from shards.in_step([_one(Command(("SCARD", shared_key(order.key)))), *asked]))[0]
+            else:
+                yield from asked[0] if len(asked) == 1 else shards.in_step(asked)
+        return bool(sharing)
 
     def handed_out(self, items: list[Any]) -> Steps:
         """Yield results as a batch; before, tell the model of them and read what they point to."""
@@ -197,27 +223,23 @@ class Selection:
             yield from read_into_dicts(self.model, items)
         yield Batch(items)
 
-    def record_keys(self, by_value: bool = False) -> Generator[Any, Any, list[str]]:
-        """Return the keys of the matching records.
-
-        Args:
-            by_value: values are known to share scores.
-        """
+    def record_keys(self) -> Generator[Any, Any, list[str]]:
+        """Return the keys of the matching records."""
         if self.limit == 0:
             return []
         if self.order.computed is not None:
             items = yield from replace(self, values=None, track=False, prefetch=()).collected()
             return [item._saved_key for item in items]
-        yield from self.settled()
-        if self.in_python or by_value:
+        sharing = yield from self.settled()
+        if self.in_python or sharing:
             return (yield from self.by_value()._keys_by_value())
         found: list[str] = []
         slices = self.slices("keys")
         while slices.more:
             rows = yield slices.command()
             if slices.refused:
-                return found + (yield from self._behind(slices.given).by_value(slices.refused_by)._keys_by_value())
-            found.extend(key.decode() for key in rows)
+                return found + (yield from self._behind(slices.given).by_value()._keys_by_value())
+            found.extend(names_of(rows))
         return found
 
     def count(self) -> Generator[Any, Any, int]:
@@ -236,7 +258,7 @@ class Selection:
         while slices.more:
             rows = yield slices.command()
             if slices.refused:
-                return len((yield from every.by_value(slices.refused_by).found_by_value()))
+                return (yield from every.by_value().count())
             total += rows
         return total
 
@@ -244,7 +266,13 @@ class Selection:
 
     def reader(self) -> Reader:
         """Return what makes results of the server's rows."""
-        return Reader(self.model, self.values, self.compiled.near, self.strict)
+        return Reader(self.model, self.values, self.compiled.near, self.strict, self.compiled.holds)
+
+    def _record_slices(self, reader: Reader) -> Slices | Nearest:
+        """Return the calls that answer this selection with what the reader makes results of."""
+        if self.order.near is not None:
+            return self.slices("fields", reader.asked)
+        return Slices(self, "records", columns=reader.columns, gather=GATHER, slice=SLICE, rows=ROWS)
 
     def slices(self, out: str, fields: Iterable[str] = ()) -> Slices | Nearest:
         """Return the calls that answer this selection on the server."""
@@ -298,14 +326,10 @@ class Selection:
         while slices.more and (enough is None or accepted < enough):
             batch = []
             answer = yield slices.command()
-            if slices.refused:  # related values share scores: their records are asked for first
-                instead = replace(self, compiled=compiled.settled or compiled)
-                yield from instead.values_by_value(names, enough, rows, after, whole)
-                return
             flat = iter(answer)
             scores = iter(slices.scores) if capped else repeat(None)
             for raw_key, raw, score in zip(flat, flat, scores, strict=False):
-                key = raw_key.decode()
+                key = name_of(raw_key)
                 values = decoded(model, key, needed, raw[: len(lean)] if raw else raw)
                 if values is None:
                     continue
@@ -351,3 +375,7 @@ class Selection:
     def _count_command(self, where: list[Any]) -> Command[Any]:
         keys = self.keys
         return Command((keys.class_set, keys.expiry, keys.sentinel, *where), script=COUNT, key_count=3)
+
+
+def _one(command: Command[Any]) -> Generator[Any, Any, Any]:
+    return (yield command)

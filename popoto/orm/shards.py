@@ -114,8 +114,12 @@ def are_many(meta: ModelOptions) -> bool:
 
 
 def keys_for(meta: ModelOptions, values: Mapping[str, Any]) -> ModelKeys:
-    """Return the keys of the shard in which a record with these values lies."""
-    return keys_of(meta, key_part(values[meta.shard_by or ""]))
+    """Return the keys of the shard in which a record with these values lies; without its name, of the one at work.
+
+    Raises: QueryException: none is at work.
+    """
+    name = meta.shard_by or ""
+    return keys_of(meta, key_part(values[name])) if name in values else keys_here(meta)
 
 
 def keys_of(meta: ModelOptions, shard: str) -> ModelKeys:
@@ -293,12 +297,12 @@ def lists(meta: ModelOptions, redis_keys: list[str]) -> list[list[str]]:
     return [some for _, some in by_shard(meta, redis_keys)]
 
 
-def of_here(meta: ModelOptions, by_key: Mapping[str, T] | None) -> Mapping[str, T] | None:
+def of_here(meta: ModelOptions, by_key: Mapping[Any, T] | None) -> Mapping[Any, T] | None:
     """Return what concerns records of the slot at work, of a mapping by record key; off a cluster all of it."""
     if not by_key or not redis_db.on_cluster():
         return by_key
     front = meta.keys.front
-    return {key: item for key, item in by_key.items() if front_of(key) == front}
+    return {key: item for key, item in by_key.items() if front_of(key if type(key) is str else key.decode()) == front}
 
 
 # -- writes -----------------------------------------------------------------------------------------------------------

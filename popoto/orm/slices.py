@@ -10,6 +10,7 @@ from popoto.orm.plan import pack
 from popoto.orm.scripts import Script
 
 if TYPE_CHECKING:
+    from popoto.orm.columns import Columns
     from popoto.orm.selection import Order, Selection
 
 SELECT = Script("popoto.orm", "select", flags="no-writes")
@@ -21,20 +22,20 @@ class Slices:
     Attributes:
         more: True while there is another slice to ask for.
         refused: True when values share scores, so that the answer must be decided by value.
-        refused_by: the set that told.
         given: rows handed out before it was refused: none, for the first slice tells.
         scores: capped: the scores of the last rows in the order.
+        named: of "records": how many the last answer named, those included that turned out to be gone.
         query: what the script gets.
     """
 
     given = 0
-    refused_by = ""
+    named = 0
 
     def __init__(
         self,
         selection: Selection,
         out: str,
-        fields: Iterable[str],
+        fields: Iterable[str] = (),
         *,
         gather: int,
         slice: int,
@@ -43,6 +44,7 @@ class Slices:
         marks: list[list[Any]] | None = None,
         capped: bool = False,
         after: tuple[Any, Any] | None = None,
+        columns: Columns | None = None,
     ) -> None:
         order = selection.order
         self.more = True
@@ -52,21 +54,27 @@ class Slices:
         self.query: dict[str, Any] = {
             "where": selection.compiled.where if order.low is None else _without_range(selection.compiled.where, order),
             "order": order.key,
-            "low": order.low or False,
-            "high": order.high or False,
-            "desc": order.descending,
             "offset": selection.offset,
             "limit": -1 if selection.limit is None else selection.limit,
             "out": out,
-            "fields": list(fields),
-            "marks": marks or False,
-            "after": list(after) if after else False,
-            "shared": selection.shared if exact else selection.compiled.elsewhere,
+            "fields": columns.fields if columns else list(fields),
+            "shared": selection.shared if exact else [],
             "gather": gather,
             "slice": slice,
             "rows": rows,
-            "capped": capped,
         }
+        for name, value in (
+            ("low", order.low),
+            ("high", order.high),
+            ("desc", order.descending),
+            ("marks", marks),
+            ("after", after and list(after)),
+            ("capped", capped),
+            ("clear", columns and columns.clear),
+            ("kept", columns and columns.kept),
+        ):
+            if value:
+                self.query[name] = value
 
     def command(self) -> Command[Any]:
         """Return the next slice; its result is the rows."""
@@ -74,11 +82,13 @@ class Slices:
 
     def _rows(self, reply: Any) -> Any:
         if reply[0] == b"shared":
-            self.refused, self.refused_by = True, reply[1].decode()
+            self.refused = True
             return None
         after, rows = reply[0], reply[1]
-        if self.query["capped"]:
+        if self.query.get("capped"):
             self.scores = reply[2]
+        elif self.query["out"] == "records":
+            self.named = reply[2]
         self.query["shared"] = []  # asked once; what other writers store between two slices may go either way
         self.more = bool(after)
         if after:

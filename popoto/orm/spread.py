@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from popoto.orm import shards
 from popoto.orm.commands import Command
 from popoto.orm.drivers import Batch, relayed
-from popoto.orm.keys import ModelKeys, front_of
+from popoto.orm.keys import ModelKeys
+from popoto.orm.merging import local
 from popoto.orm.ordering import Term, sort_found, term
 from popoto.orm.related import prefetch, together
+from popoto.orm.spread_pages import Pages, Place, merged_pages
 
 if TYPE_CHECKING:
     from popoto.orm.builder import QueryBuilder
@@ -38,10 +40,22 @@ class SpreadSelection:
     strict: bool = False
 
     @property
-    def _meta(self) -> Any:
+    def meta(self) -> Any:
+        """The model's options."""
         return self.builder.model_class._meta
 
-    def _selection(self, offset: int, limit: int | None, track: bool = False) -> Selection:
+    def bare(self) -> SpreadSelection:
+        """Return the same of whole records, which nobody is told of."""
+        return SpreadSelection(
+            self.builder._copy(_values=None, _prefetch=()), self.offset, self.limit, self.only, False
+        )
+
+    def sample(self) -> Selection:
+        """Return the selection of one shard: to look at how all of them are ordered."""
+        with shards.using(self.meta, self.only or shards.some_keys(self.meta)):
+            return self.selection_here(0, None)
+
+    def selection_here(self, offset: int, limit: int | None, track: bool = False) -> Selection:
         """Return the selection of the shard at work."""
         return self.builder._copy(_limit=None, _track=track).selection(offset, limit)
 
@@ -54,8 +68,8 @@ class SpreadSelection:
         if self.limit == 0:
             return
         if self.only is not None:
-            one = lambda: self._selection(self.offset, self.limit, self.track).results()  # noqa: E731
-            yield from shards.within(self._meta, self.only, one)
+            one = lambda: self.selection_here(self.offset, self.limit, self.track).results()  # noqa: E731
+            yield from shards.within(self.meta, self.only, one)
             return
         found = yield from self._merged()
         if self.builder._values is None:
@@ -63,7 +77,7 @@ class SpreadSelection:
             if self.builder._prefetch:
                 yield from prefetch(found, self.builder._prefetch)
             if self.track:
-                yield from self._tracked(found)
+                yield from self.tracked(found)
         for start in range(0, len(found), CHUNK):
             yield Batch(found[start : start + CHUNK])
 
@@ -73,8 +87,8 @@ class SpreadSelection:
         Raises: ModelException: with `strict`, a stored value is corrupt. (Else the record is left out and logged.)
         """
         if self.only is not None:
-            one = lambda: self._selection(self.offset, self.limit, self.track).collected(strict)  # noqa: E731
-            return (yield from shards.within(self._meta, self.only, one))
+            one = lambda: self.selection_here(self.offset, self.limit, self.track).collected(strict)  # noqa: E731
+            return (yield from shards.within(self.meta, self.only, one))
         return (yield from self._merged(strict))
 
     def record_keys(self) -> Generator[Any, Any, list[str]]:
@@ -82,22 +96,25 @@ class SpreadSelection:
         if self.limit == 0:
             return []
         if self.only is not None:
-            one = lambda: self._selection(self.offset, self.limit).record_keys()  # noqa: E731
-            return (yield from shards.within(self._meta, self.only, one))
-        plain = self.builder._copy(_values=None, _prefetch=())
-        found = yield from SpreadSelection(plain, self.offset, self.limit, None, False)._merged()
+            one = lambda: self.selection_here(self.offset, self.limit).record_keys()  # noqa: E731
+            return (yield from shards.within(self.meta, self.only, one))
+        found = yield from self.bare()._merged()
         return [record._saved_key for record in found]
 
     def count(self) -> Generator[Any, Any, int]:
         """Return how many records match, without offset and limit."""
-        one = lambda: self._selection(0, None).count()  # noqa: E731
+        one = lambda: self.selection_here(0, None).count()  # noqa: E731
         if self.only is not None:
-            return (yield from shards.within(self._meta, self.only, one))
-        return sum((yield from shards.each(self._meta, one)))
+            return (yield from shards.within(self.meta, self.only, one))
+        return sum((yield from shards.each(self.meta, one)))
 
-    def pages(self) -> Generator[Any, Any, None]:
-        """Yield batches of (result, None): the None says that there is no place to go on from."""
-        yield from relayed(self.results(), lambda items: [Batch([(item, None) for item in items])])
+    def pages(self, pages: Pages, rows: int, after: Place | None) -> Generator[Any, Any, None]:
+        """Yield batches of (result, its place); None is the place where the order has none to go on from."""
+        order = self.sample().order
+        if order.computed is None and order.near is None:
+            yield from merged_pages(self, pages, rows, after)
+        else:
+            yield from relayed(self.results(), lambda items: [Batch([(item, None) for item in items])])
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
@@ -111,11 +128,11 @@ class SpreadSelection:
         first: list[Selection] = []
 
         def one() -> Generator[Any, Any, list[Any]]:
-            selection = ask._selection(0, self._stop)
+            selection = ask.selection_here(0, self._stop)
             first.append(selection)
             return selection.collected(strict)
 
-        lists = yield from shards.each(self._meta, one)
+        lists = yield from shards.each(self.meta, one)
         found = [record for some in lists for record in some]
         if first:
             self._sort(found, first[0])
@@ -133,7 +150,7 @@ class SpreadSelection:
             found.sort(key=_local)
             found.sort(key=key, reverse=reverse)
             return
-        terms = selection.order.terms or self._terms(selection)
+        terms = selection.order.terms or self.terms(selection)
         if not terms:
             found.sort(key=_local)
             return
@@ -142,19 +159,19 @@ class SpreadSelection:
         sort_found(pairs, terms)
         found[:] = [by_key[key] for key, _ in pairs]
 
-    def _terms(self, selection: Selection) -> tuple[Term, ...]:
+    def terms(self, selection: Selection) -> tuple[Term, ...]:
         """Return what the server's order sorts by; () for the key alone."""
-        wanted: Any = self.builder._order_by or self._meta.order_by or selection.compiled.order_field
+        wanted: Any = self.builder._order_by or self.meta.order_by or selection.compiled.order_field
         if not wanted:
             return ()
         return tuple(term(one) for one in (wanted if isinstance(wanted, (tuple, list)) else (wanted,)))
 
-    def _tracked(self, found: list[Any]) -> Generator[Any, Any, None]:
+    def tracked(self, found: list[Any]) -> Generator[Any, Any, None]:
         """Tell the model which records are handed out, each shard of its own."""
         model = self.builder.model_class
         commands: list[Command[Any]] = []
-        for keys, some in shards.by_shard(self._meta, [record._saved_key for record in found]):
-            with shards.using(self._meta, keys):
+        for keys, some in shards.by_shard(self.meta, [record._saved_key for record in found]):
+            with shards.using(self.meta, keys):
                 command = model._returned_command(some)
             if command is not None:
                 commands.append(command)
@@ -163,8 +180,7 @@ class SpreadSelection:
 
 
 def _local(record: Any) -> bytes:
-    key: str = record._saved_key
-    return key[len(front_of(key)) :].encode()
+    return local(record._saved_key).encode()
 
 
 def spread_selection(builder: Any, offset: int, limit: int | None) -> SpreadSelection:

@@ -30,7 +30,7 @@ def unknown_field(meta: ModelOptions, parameter: str) -> QueryException:
 
 def unknown_lookup(field: Field, parameter: str) -> QueryException:
     """Return the error for a lookup that a field does not have."""
-    offered = sorted(field.filter_parameters())
+    offered = sorted(field.get_filter_query_params(field.name))
     return QueryException(
         f"Invalid filter parameters: '{parameter}' is not offered by {type(field).__name__} '{field.name}'."
         f"{did_you_mean(parameter, offered)} It offers: {', '.join(offered) or 'none'}."

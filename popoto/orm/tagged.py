@@ -31,6 +31,7 @@ DAMAGE: Final = (ValueError, TypeError, ArithmeticError, RecursionError, MemoryE
 _BODY: Final = "as_encodable"
 _BODY_BYTES: Final = _BODY.encode()
 _MAP_OF_TWO: Final = b"\x82"
+_LONG_ARRAY: Final = b"\xdd"
 
 
 class CodecError(ValueError):
@@ -126,6 +127,21 @@ def decode_any(data: bytes) -> Any:
         raise
     except DAMAGE as error:
         raise _damaged(data, error) from error
+
+
+def decode_joined(text: bytes, count: int) -> list[Any]:
+    """Return `count` values that stand one behind the other with a nil between each two; as `decode_any` of each.
+
+    Bytes that are damaged may run over into the next value: then they eat the nil, or shift it, and that shows.
+
+    Raises: CodecError, and nothing else: some of it is damaged.
+    """
+    if count == 0:
+        return []
+    items = decode_any(_LONG_ARRAY + (2 * count - 1).to_bytes(4, "big") + text)
+    if items[1::2].count(None) != count - 1:
+        raise CodecError(f"{count} values are not what stands between {count - 1} nils")
+    return items[::2]  # type: ignore[no-any-return]
 
 
 def decode_dict(data: bytes) -> Any:

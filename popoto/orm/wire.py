@@ -7,6 +7,8 @@ from typing import Any
 
 import redis.exceptions
 
+from popoto._pool import Pool
+
 BROKEN = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
 # redis-py counts these among connection errors, but the server (or the pool) has answered: no use to repeat
 REFUSED = (
@@ -24,13 +26,19 @@ UNREAD = (
 UNREAD_CODES = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "NOPERM", "MASTERDOWN", "BUSY")
 
 
+def _counter(client: Any) -> tuple[Any, Any]:
+    """Return the functions that check a connection out and in."""
+    pool = client.connection_pool
+    return (pool.take, pool.give) if type(pool) is Pool else (pool.get_connection, pool.release)
+
+
 def call(client: Any, *args: Any) -> Any:
     """Send one command and return the raw reply.
 
     `client.execute_command` without its metrics and reply callbacks, which cost a third of a round trip on loopback.
     """
-    pool = client.connection_pool
-    connection = pool.get_connection()
+    take, give = _counter(client)
+    connection = take()
     try:
         connection.send_command(*args)
         return connection.read_response()
@@ -40,13 +48,13 @@ def call(client: Any, *args: Any) -> Any:
         connection.disconnect()  # else the next call would get the reply that this one did not wait for
         raise
     finally:
-        pool.release(connection)
+        give(connection)
 
 
 def calls(client: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Send several commands in one write and return the raw replies; a refusal stands in the place of its reply."""
-    pool = client.connection_pool
-    connection = pool.get_connection()
+    take, give = _counter(client)
+    connection = take()
     replies: list[Any] = []
     try:
         connection.send_packed_command(connection.pack_commands(commands))
@@ -60,7 +68,7 @@ def calls(client: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         connection.disconnect()
         raise
     finally:
-        pool.release(connection)
+        give(connection)
 
 
 async def acall(client: Any, *args: Any) -> Any:

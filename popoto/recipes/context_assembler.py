@@ -10,11 +10,14 @@ Each signal counts as its share of the best candidate's, so that weights compare
 
 Candidates are the best by words and the best by each weighted field, each exact; a record that none of them finds is
 not considered. Two round trips, whatever the number of candidates: one finds them, one reads their signals.
+
+A model with a CyclicDecayField has a push path beside it (popoto.recipes.proactive): what is due takes a share of the
+context without being asked for. That is one round trip more, and one each to stage reads of the answers, where the
+model tracks reads, and to note what was proposed.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -22,16 +25,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from popoto.exceptions import ModelException, QueryException
-from popoto.memory.bm25 import BM25Field, scores_steps, search_steps
 from popoto.memory.clock import now
-from popoto.memory.confidence import ConfidenceField, most_believed_steps, read_command
-from popoto.memory.cyclic_ranking import score_command, top_by_decay_steps
+from popoto.memory.confidence import ConfidenceField
 from popoto.memory.decay import DecayingSortedField
-from popoto.orm.commands import Command, hash_of
+from popoto.memory.number import is_number
 from popoto.orm.drivers import adrive, drive
+from popoto.orm.merging import local
+from popoto.recipes.candidates import candidates_steps
 from popoto.recipes.fitting import Fitted, fit
 from popoto.recipes.formats import FORMATS, format_natural, format_structured, format_xml, shown_fields
-from popoto.recipes.together import together
+from popoto.recipes.proactive import due_steps, effects_steps, shared_out
 
 __all__ = [
     "DEFAULT_MAX_ITEMS",
@@ -44,12 +47,10 @@ __all__ = [
     "format_xml",
 ]
 
-logger = logging.getLogger("popoto.recipes")
-
 DEFAULT_MAX_ITEMS = 10
 DEFAULT_PROPAGATION_DEPTH = 2
 KEYWORD_WEIGHT = 1.0  # what the cues say outweighs how fresh or believed a record is
-_OWN_SCORES = ("total", "keyword")  # names in `scores` that no field may have
+_OWN_SCORES = ("total", "keyword", "push")  # names in `scores` that no field may have
 
 Scores = dict[str, dict[str, float]]
 
@@ -60,10 +61,11 @@ class AssemblyResult:
 
     Attributes:
         records: the selected records, best first.
-        proactive: those of them that nobody asked for (push path).
+        proactive: those of them that nobody asked for (push path); each has a pending proposal (RecallProposal).
         formatted: the context as text.
         metadata: pull_count, push_count, token_count, timing_ms, total_candidates, truncated, and
-            scores: record key -> {"total", "keyword", and each weight's name: its part of the total}.
+            scores: record key -> {"total", "keyword", and each weight's name: its part of the total}; "push" of a
+            proactive record: how much it is due.
     """
 
     records: list[Any] = field(default_factory=list)
@@ -80,7 +82,9 @@ class ContextAssembler:
         score_weights: DecayingSortedField and ConfidenceField names -> weights; {} for words alone.
         max_items: at most this many records.
         max_tokens: budget of the formatted text, in tokens; None = no budget.
-        surfacing_threshold, propagation_depth: for the push path and for associations, which later versions have.
+        surfacing_threshold: score of the model's CyclicDecayField from which on a record is due, asked for or not; 0 or
+            less for any.
+        propagation_depth: for associations, which later versions have.
         output_format: "structured" (JSON), "xml" or "natural" (numbered lines).
         token_counter: record -> tokens; by default the formatted text's characters // 4.
         keyword_weight: weight of the words of the cues, where the model has a BM25Field.
@@ -122,12 +126,14 @@ class ContextAssembler:
                 )
             if name in _OWN_SCORES:
                 raise QueryException(f"score_weights: '{name}' names another score of the result; rename the field.")
-            if not _is_finite(weight):
+            if not is_number(weight):
                 raise QueryException(f"score_weights['{name}']: expected a finite number, got {weight!r}.")
-        if not _is_finite(self.keyword_weight):
+        if not is_number(self.keyword_weight):
             raise QueryException(f"keyword_weight: expected a finite number, got {self.keyword_weight!r}.")
         if self.output_format not in FORMATS:
             raise QueryException(f"output_format: expected one of {', '.join(FORMATS)}, got {self.output_format!r}.")
+        if not is_number(self.surfacing_threshold):
+            raise QueryException(f"surfacing_threshold: expected a finite number, got {self.surfacing_threshold!r}.")
         if type(self.max_items) is not int:
             raise QueryException(f"max_items: expected a whole number, got {self.max_items!r}.")
         if self.max_tokens is not None and (type(self.max_tokens) is not int or self.max_tokens < 1):
@@ -189,15 +195,21 @@ class ContextAssembler:
         if cues and self.max_items > 0:
             text = " ".join(str(value) for value in cues.values() if value is not None)
             candidates, scores = yield from self._pull(builder, text)
-        ranked = sorted(candidates, key=lambda key: (scores[key]["total"], key), reverse=True)
-        selected = [candidates[key] for key in ranked[: max(0, self.max_items)]]
-        fitted = self._fitted(selected, frozenset(filters))
+        ranked = sorted(candidates, key=lambda key: (scores[key]["total"], local(key)), reverse=True)
+        due = yield from due_steps(builder, self.max_items, self.surfacing_threshold)
+        answers, unasked = shared_out([candidates[key] for key in ranked], due, max(0, self.max_items))
+        for record in unasked:
+            scores.setdefault(record.pk, {"total": 0.0})["push"] = record._decay_score
+        fitted = self._fitted(answers + unasked, frozenset(filters))
+        answers, unasked = fitted.records[: len(answers)], fitted.records[len(answers) :]
+        yield from effects_steps(self.model_class, answers, unasked, agent_id)
         return AssemblyResult(
             records=fitted.records,
+            proactive=unasked,
             formatted=fitted.text,
             metadata={
-                "pull_count": len(fitted.records),
-                "push_count": 0,
+                "pull_count": len(answers),
+                "push_count": len(unasked),
                 "token_count": fitted.tokens,
                 "timing_ms": round((time.perf_counter() - started) * 1000, 2),
                 "total_candidates": len(candidates),
@@ -208,43 +220,8 @@ class ContextAssembler:
 
     def _pull(self, builder: Any, text: str) -> Generator[Any, Any, tuple[dict[str, Any], Scores]]:
         """Return (candidates by key, their scores by signal)."""
-        model, fields = self.model_class, self.model_class._meta.fields
-        words = next((n for n, f in fields.items() if isinstance(f, BM25Field)), None)
-        decays = [n for n in self.score_weights if isinstance(fields[n], DecayingSortedField)]
-        beliefs = [n for n in self.score_weights if isinstance(fields[n], ConfidenceField)]
-        at, best = now(), 2 * self.max_items
-        hits, *others = yield from together(
-            _search(builder, words, text, 2 * best),
-            *(top_by_decay_steps(builder, name, best) for name in decays),
-            *(most_believed_steps(builder, name, best) for name in beliefs),
-        )
-        found: dict[str, Any] = dict.fromkeys(key for key, _ in hits)
-        for fresh in others[: len(decays)]:
-            found.update({record.pk: record for record in fresh})
-        for believed in others[len(decays) :]:
-            found.update({key: None for key in believed if key not in found})
-        if not found:
-            return {}, {}
-
-        keys = list(found)
-        # fewer hits than were asked for are all there are: what is not among them holds none of the words
-        matched = dict(hits)
-        unknown = [] if len(hits) < 2 * best else [key for key in keys if key not in matched]
-        read, decayed, believed, matching = yield from together(
-            _read(model, [key for key in keys if found[key] is None]),
-            _all([score_command(model, name, keys, at) for name in decays]),
-            _all([read_command(model, name, keys) for name in beliefs]),
-            scores_steps(model, words, text, unknown) if words is not None and unknown else _all([]),
-        )
-        found.update(read)
-        signals: dict[str, dict[str, float]] = dict(zip(decays, decayed, strict=True))
-        for name, data in zip(beliefs, believed, strict=True):
-            first = fields[name].initial_confidence
-            signals[name] = {key: entry["confidence"] if entry else first for key, entry in data.items()}
-        if words is not None:
-            signals["keyword"] = {**matched, **dict(matching)}
-        found = {key: record for key, record in found.items() if record is not None}
-        return found, self._weighed(list(found), signals)
+        found = yield from candidates_steps(builder, list(self.score_weights), text, 2 * self.max_items, now())
+        return found.records, self._weighed(list(found.records), found.signals)
 
     def _weighed(self, keys: list[str], signals: dict[str, dict[str, float]]) -> Scores:
         """Return each record's score by signal: weight * its share of the best candidate's."""
@@ -276,37 +253,8 @@ class ContextAssembler:
         )
 
 
-def _search(builder: Any, words: str | None, text: str, limit: int) -> Generator[Any, Any, list[tuple[str, float]]]:
-    """Return the best (key, score) for the words; none where the model has no BM25Field."""
-    if words is None:
-        return []
-    where = yield from builder.where_steps()
-    return (yield from search_steps(builder.model_class, words, text, limit, where=where))
-
-
-def _read(model: Any, keys: list[str]) -> Generator[Any, Any, dict[str, Any]]:
-    """Return key -> record; None for one that has gone or is corrupt, which is logged."""
-    found: dict[str, Any] = dict.fromkeys(keys)
-    commands: list[Command[Any]] = [Command(("HGETALL", key)) for key in keys]
-    for key, raw in zip(keys, (yield commands) if commands else (), strict=True):
-        try:
-            found[key] = model._hydrated(key, hash_of(raw)) if raw else None
-        except ModelException as error:
-            logger.error("%s; skipped", error)
-    return found
-
-
-def _all(commands: list[Command[Any]]) -> Generator[Any, Any, list[Any]]:
-    """Run commands that do not follow from each other."""
-    return (yield commands) if commands else []
-
-
 def _share(value: float, best: float) -> float:
     """Return value / best, where both may be infinite or 0."""
     if math.isinf(best):
         return math.copysign(1.0, value) if math.isinf(value) else 0.0
     return value / best if best else 0.0
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import popoto
+from popoto.memory.frequency import FrequencySketch
 
 
 class Account(popoto.Model):
@@ -56,3 +57,27 @@ class Pet(popoto.Model):
 
     class Meta:
         shard_by = "agent"
+
+
+class Thought(popoto.AccessTrackerMixin, popoto.PredictionLedgerMixin, popoto.Model):
+    """A slot an agent, and every primitive."""
+
+    agent_id = popoto.KeyField()
+    number = popoto.KeyField(type=int)
+    topic = popoto.IndexedField(default="")
+    text = popoto.StringField(default="")
+    importance = popoto.FloatField(default=1.0)
+    weight = popoto.SortedField(type=float, default=0.0)
+    relevance = popoto.DecayingSortedField(base_score_field="importance")
+    rhythm = popoto.CyclicDecayField(cycles=[(86_400, 2.0, 3600.0)], pressure_rate=0.5)
+    certainty = popoto.ConfidenceField()
+    trust = popoto.ConfidenceField(partition_by="agent_id")
+    by_topic = popoto.ConfidenceField(partition_by="topic")
+    links = popoto.CoOccurrenceField()
+    known = popoto.ExistenceFilter(source="text", capacity=2000)
+    counted = FrequencySketch(source="text")
+    keyed = popoto.ExistenceFilter(capacity=2000)
+    words = popoto.BM25Field(source="text")
+
+    class Meta:
+        shard_by = "agent_id"

@@ -564,13 +564,14 @@ def test_writes_between_slices_are_seen_and_lose_nothing_that_stays(
     reply = run(next(steps))
     assert reply[0]
     position = reply[0][2][1].decode()  # the search would go on at this record
-    WordedNote.query.get(redis_key=position).delete()
+    gone = WordedNote.query.get(redis_key=position)
+    gone.delete()
     best = WordedNote.query.get(redis_key=brute_force(texts, "common")[0][0])
     best.text = "entirely different"
     best.save()
     late = WordedNote.create(name="a", text="common" + " pad" * 30)  # its place is not reached yet
     texts |= {best.pk: best.text, late.pk: late.text}
-    del texts[position]
+    del texts[gone.pk]
     with pytest.raises(StopIteration) as end:
         while True:
             reply = run(steps.send(reply))

@@ -434,6 +434,34 @@ def test_only_the_strongest_edges_of_a_node_lead_on(server: redis.Redis) -> None
 # -- with the record ---------------------------------------------------------------------------------------------------
 
 
+def test_an_expired_record_leads_nowhere(server: redis.Redis, way: Callable[..., Any]) -> None:
+    gone, kept = Tied(name="gone"), Tied.create(name="kept")
+    gone._ttl = 100
+    gone.save()
+    links.link(Tied, gone, kept)
+    links.link(Tied, kept, "a topic")
+    assert way(links.get_linked, Tied, gone) == [("Tied:kept", 1.0)]
+    server.pexpire("Tied:gone", 1)
+    time.sleep(0.01)
+    assert way(links.get_linked, Tied, gone) == []
+    assert way(links.propagate, Tied, [gone]) == {}
+    assert way(links.propagate, Tied, [gone, kept]) == {"a topic": 0.5}
+
+
+@pytest.mark.parametrize("node", [None, "", b""])
+def test_what_names_no_node_is_refused(server: redis.Redis, node: Any) -> None:
+    for call in (lambda: links.link(Tied, node, "x"), lambda: links.get_linked(Tied, node)):
+        with pytest.raises(ValueError, match="expected an instance, a Redis key or another text"):
+            call()
+    assert stored(server) == {}
+
+
+@pytest.mark.parametrize("limit", [None, "3", 2.0, True])
+def test_a_limit_of_neighbours_is_a_whole_number(server: redis.Redis, limit: Any) -> None:
+    with pytest.raises(TypeError, match="limit= expected a whole number"):
+        links.get_linked(Tied, "x", limit=limit)
+
+
 def test_saves_leave_the_edges_alone(server: redis.Redis) -> None:
     a, b = facts("a", "b")
     links.link(Tied, a, b, 0.5)

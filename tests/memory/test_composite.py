@@ -298,6 +298,19 @@ def test_why_not_names_a_tie_that_the_key_decides(server):
     assert "by its key" in str(out)
 
 
+def test_why_not_asks_for_a_record(server):
+    for nothing in (None, ""):
+        with pytest.raises(ValueError, match="expected an instance, a Redis key"):
+            RankedNote.query.why_not(nothing, {"rank": 1.0})
+
+
+@pytest.mark.parametrize("given", [[("RankedNote:a:a", 1.0)], "RankedNote:a:a", 1], ids=["pairs", "key", "number"])
+def test_boosts_that_are_no_dict_are_refused(server, given):
+    for name in ("co_occurrence_boost", "similarity_boost"):
+        with pytest.raises(QueryException, match=f"composite_score\\({name}=.*expected a dict"):
+            RankedNote.query.composite_score({"rank": 1.0}, **{name: given})
+
+
 async def _both(query):
     return await query.async_composite_score({"rank": 1.0}, limit=2)
 

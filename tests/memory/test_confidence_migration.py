@@ -122,6 +122,31 @@ def test_a_save_before_the_migration_has_moved_its_record(server: redis.Redis) -
     assert learnt(server) == MOVED
 
 
+def left_behind(server: redis.Redis, confidence: float, evidence: int) -> None:
+    """What a process that knows of no partitions writes for a record that has its place in one."""
+    data = {"confidence": confidence, "evidence_count": evidence, "corroborations": evidence, "contradictions": 0}
+    server.hset(BASE, "Migrating:a", msgpack.packb(data))
+
+
+@pytest.mark.parametrize(
+    ("signals", "expected"), [([], 0.75), ([0.2, 0.2], 0.75), ([0.2, 0.2, 0.2], 0.2)], ids=["none", "less", "as much"]
+)
+def test_what_knows_more_counts_where_a_record_has_two_beliefs(
+    server: redis.Redis, migrate: Any, signals: list[float], expected: float
+) -> None:
+    record = Migrated.create(name="a")
+    for signal in signals:
+        ConfidenceField.update_confidence(record, "certainty", signal)
+    left_behind(server, 0.75, 3)
+    assert migrate(Migrated, "certainty")["migrated"] == 1
+    assert learnt(server) == {":red": {"Migrating:a": expected}}
+    found = Migrated.query.get(name="a")
+    assert found.certainty == expected
+    assert ConfidenceField.get_confidence_data(found, "certainty")["evidence_count"] == 3
+    found.delete()
+    assert stored(server) == {}
+
+
 def test_fields_that_cannot_be_migrated_are_refused(server: redis.Redis, migrate: Any) -> None:
     for model, name, message in [
         (Migrated, "team", "is no ConfidenceField"),

@@ -214,6 +214,12 @@ def test_keys_may_be_bytes_and_instances_any_iterable(server: redis.Redis, way: 
     assert state(server, record)["error"] == 0.3
 
 
+def test_keys_may_be_the_instances_themselves(server: redis.Redis, way: Callable[..., Any]) -> None:
+    record = prepared()
+    way("on_context_used", [record], {record: "used"})
+    assert state(server, record) == {**UNTOUCHED, **MATRIX["used"]}
+
+
 # -- contradicted ------------------------------------------------------------------------------------------------------
 
 

@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import redis
 from hypothesis import given
@@ -24,10 +26,11 @@ from popoto import (
     KeyField,
     Model,
     ModelException,
+    ObservationProtocol,
     PredictionLedgerMixin,
     redis_db,
 )
-from popoto.memory import clock, prediction
+from popoto.memory import clock, ledger_reading
 from popoto.memory.ledger_summary import statistics_of
 from popoto.orm.scripts import Script
 from tests.faults.proxy import cutting_proxy
@@ -113,6 +116,16 @@ def test_nan_cannot_be_compared() -> None:
     for one, other in [(math.nan, 1), (1, math.nan), (math.nan, math.nan), (math.nan, "x")]:
         with pytest.raises(ValueError, match="cannot be compared with NaN"):
             Ledger.compute_prediction_error({"a": one}, {"a": other})
+
+
+@pytest.mark.parametrize(
+    ("predicted", "actual", "error"),
+    [(Decimal(3), 4, 0.25), (0.5, Decimal("0.4"), 0.1), (3, Fraction(4), 0.25), (np.float32(3), 4, 0.25)],
+    ids=repr,
+)
+def test_numbers_of_any_kind_compare_as_numbers(predicted: Any, actual: Any, error: float) -> None:
+    found = Ledger.compute_prediction_error({"a": predicted}, {"a": actual})
+    assert found == pytest.approx(error) and type(found) is float
 
 
 # -- record ------------------------------------------------------------------------------------------------------------
@@ -213,6 +226,8 @@ def test_a_model_without_the_mixin_is_told_so(server: redis.Redis) -> None:
 
     with pytest.raises(TypeError, match="Bare is no PredictionLedgerMixin"):
         Ledger.record_prediction(Bare.create(name="a"), {"a": 1})
+    with pytest.raises(TypeError, match=r"auto_resolve\(\): Bare is no PredictionLedgerMixin"):
+        Ledger.auto_resolve(Bare.create(name="b"), "acted")
 
 
 def test_recording_can_be_queued(server: redis.Redis) -> None:
@@ -448,7 +463,7 @@ def test_an_error_moves_with_the_partition_it_is_resolved_in(server: redis.Redis
 
 
 def test_expired_records_take_no_place(server: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prediction, "PLACES_A_CALL", 2)
+    monkeypatch.setattr(ledger_reading, "PLACES_A_CALL", 2)
     for number in range(5):
         plan = Guess.create(name=f"brief{number}")
         Guess.record_prediction(plan, {})
@@ -612,6 +627,44 @@ def test_records_stored_before_the_mixin_was_there_are_cleaned_up_too(server: re
     Late.auto_resolve(late, "acted")
     late.delete()
     assert stored(server) == {}
+
+
+def test_a_foreign_key_in_place_of_the_confidences_leaves_the_prediction_open(
+    server: redis.Redis, way: Callable[..., Any]
+) -> None:
+    plan = Foretold.create(name="a")
+    Ledger.record_prediction(plan, {"a": "x"})
+    server.delete("$ConfidencF:Foretold:certainty:data")
+    server.set("$ConfidencF:Foretold:certainty:data", "foreign")
+    before = stored(server)
+    with pytest.raises(ModelException, match="nothing was written"):
+        way(Ledger.resolve_prediction, plan, {"a": "y"})
+    assert stored(server) == before
+    assert way(Ledger.resolve_prediction, plan, {"a": "x"}) == 0.0, "a small error touches no confidence"
+
+
+@pytest.mark.parametrize("error", [math.nan, math.inf, "0.1", None])
+def test_an_error_of_the_model_that_is_no_number_changes_nothing(
+    server: redis.Redis, way: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, error: Any
+) -> None:
+    monkeypatch.setattr(Guess, "_pl_auto_resolve_errors", {"acted": error, "used": 0.3})
+    plan = Guess.create(name="a")
+    Ledger.record_prediction(plan, {"a": 1})
+    before = stored(server)
+    for call in (
+        lambda: way(Ledger.auto_resolve, plan, "acted"),
+        lambda: ObservationProtocol.on_context_used([plan], {plan.pk: "acted"}),
+    ):
+        with pytest.raises(ValueError, match=r"Guess._pl_auto_resolve_errors\['acted'\]: expected a number"):
+            call()
+    assert stored(server) == before
+
+
+@pytest.mark.parametrize("limit", [None, "3", 2.5])
+def test_a_limit_is_a_whole_number(server: redis.Redis, way: Callable[..., Any], limit: Any) -> None:
+    for call in (Ledger.get_highest_errors, Ledger.error_summary):
+        with pytest.raises(TypeError, match="limit: expected a whole number"):
+            way(call, Guess, limit=limit)
 
 
 def test_foreign_keys_in_the_way_are_refused(server: redis.Redis) -> None:

@@ -539,8 +539,19 @@ def test_a_corrupt_record_is_skipped_by_a_query_and_raises_at_get(cities, server
     assert "QueryCity:Ulm" in caplog.text
     with pytest.raises(ModelException, match="QueryCity:Ulm"):
         cities.get(name="Ulm")
-    with pytest.raises(ModelException, match="QueryCity:Ulm"):
-        cities.get_many(["QueryCity:Ulm"])
+    caplog.clear()
+    assert names(cities.get_many(["QueryCity:Ulm", "QueryCity:Bonn"], skip_none=True)) == ["Bonn"]
+    assert "QueryCity:Ulm" in caplog.text
+
+
+def test_a_foreign_key_in_place_of_a_record_is_an_error_at_get_and_a_gap_in_get_many(cities, server, caplog):
+    server.delete("QueryCity:Ulm")
+    server.rpush("QueryCity:Ulm", "no hash")
+    with pytest.raises(ModelException, match="QueryCity:Ulm holds no record"):
+        cities.get(name="Ulm")
+    bonn = cities.get(name="Bonn")
+    assert cities.get_many(["QueryCity:Ulm", "QueryCity:Bonn"]) == [None, bonn]
+    assert "QueryCity:Ulm" in caplog.text
 
 
 def test_a_record_whose_key_holds_another_type_is_skipped(cities, server):

@@ -133,7 +133,7 @@ def test_lists_of_dicts_that_python_decided_on_come_in_two(parts, round_trips):
 
 
 @pytest.mark.parametrize("count", [30, 31])
-def test_related_values_that_share_scores_are_told_apart_in_three(server, round_trips, count):
+def test_related_values_that_share_scores_are_told_apart_in_two(server, round_trips, count):
     makers = [Maker.create(name=f"m{i}", share=Decimal(0), serial=BIG + i) for i in range(3)]
     Part.bulk_create(Part(name=f"p{i:02}", maker=makers[i % 3], number=-i, serial=i, kind="a") for i in range(count))
 
@@ -141,7 +141,7 @@ def test_related_values_that_share_scores_are_told_apart_in_three(server, round_
         found = list(Part.query.filter(maker__serial=BIG + 1).order_by("number").limit(4))
 
     assert [-p.number for p in found] == [i for i in reversed(range(count)) if i % 3 == 1][:4]
-    assert trips.count == 3
+    assert trips.count == 2
 
 
 def test_more_matches_than_one_answer_holds_are_all_found_in_order(server, monkeypatch):

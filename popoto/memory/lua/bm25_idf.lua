@@ -1,4 +1,4 @@
--- bm25_idf: what the inverse document frequencies of some terms come from.
+-- bm25_idf: what the inverse document frequencies of some terms come from, and the mean length.
 --
 -- KEYS[1]  set     all records of the model
 -- KEYS[2]  zset    the same, all scores 0
@@ -7,11 +7,14 @@
 -- ARGV[1]  string  the key of the index (kind_bm25)
 -- ARGV[2]  bytes   packed list of terms
 --
--- returns  {number of documents, documents that hold the first term, the second...}
+-- returns  {number of documents, their words, documents that hold the first term, the second...}
 -- errors   none of its own
 -- cost     O(terms)
 local terms = cmsgpack.unpack(ARGV[2])
-local out = {redis.call('ZCARD', ARGV[1] .. ':dl')}
+local n = redis.call('ZCARD', ARGV[1] .. ':dl')
+local words = tonumber(redis.call('GET', ARGV[1] .. ':total') or nil)
+local mean = not words and tonumber(redis.call('GET', ARGV[1] .. ':avgdl') or nil) -- of an older layout
+local out = {n, words or math.floor((mean or 0) * n + 0.5)}
 for from = 1, #terms, 4000 do
   local df = redis.call('ZMSCORE', ARGV[1] .. ':df', unpack(terms, from, math.min(from + 3999, #terms)))
   for i = 1, #df do out[#out + 1] = tonumber(df[i] or 0) end

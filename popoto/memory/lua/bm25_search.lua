@@ -10,6 +10,8 @@
 --                    k1, b   the free parameters of BM25
 --                    k       how many to find
 --                    where   tree of conditions (lib_where)
+--                    known   false, or {documents, their words, documents that hold the first term, the second...} of all
+--                            shards of the model: the statistics to score by instead of the index's own
 --                    slice   postings visited at most in one call
 --                    state   false, or what the last slice returned
 --
@@ -44,7 +46,8 @@ local k1, b = q.k1, q.b
 local lengths = q.base .. ':dl'
 local n = redis.call('ZCARD', lengths)
 if n == 0 then return {false, {}, 0} end
-local total = tonumber(redis.call('GET', q.base .. ':total') or nil)
+local total = q.known and q.known[2] or tonumber(redis.call('GET', q.base .. ':total') or nil)
+if q.known then n = q.known[1] end
 local mean = total and total / n or tonumber(redis.call('GET', q.base .. ':avgdl') or nil)
 if not mean or mean <= 0 then
   return redis.error_reply('BADQUERY the index ' .. q.base .. ' has ' .. n .. ' documents but no mean length. ' ..
@@ -130,7 +133,8 @@ local asked, terms, postings = {}, {}, 0
 for i = 1, #q.terms do
   local key = q.base .. ':inv:' .. q.terms[i]
   local df = redis.call('ZCARD', key)
-  asked[i] = {key = key, df = df, place = i, idf = math.log((n - df + 0.5) / (df + 0.5) + 1), top = 0}
+  local all = q.known and q.known[i + 2] or df
+  asked[i] = {key = key, df = df, place = i, idf = math.log((n - all + 0.5) / (all + 0.5) + 1), top = 0}
   if df > 0 then
     terms[#terms + 1] = asked[i]
     postings = postings + df

@@ -18,7 +18,7 @@
 --                    least       lowest score that counts, or false
 --                    where       tree of conditions (lib_where)
 --                    members     false, or a list: score just these and give them all, with the score of each signal
---                    slice       members visited at most in one call
+--                    slice       members visited at most in one call; and three times as many scores asked for, or hardly more
 --                    chunks      members taken from a set at once: {at first, at most}
 --                    gather      up to this many matches of the filter are collected and scored at once
 --                    rows        up to this many results are read in the same call
@@ -41,26 +41,15 @@ local state = ARGV[2] ~= '' and cmsgpack.unpack(ARGV[2]) or nil
 local everything = q.where[1] == 'all'
 local top = top_of(q.n)
 local visited, total = 0, state and state.total or 0
+local looked = 0 -- scores that were asked for
 local summed, lowest = q.aggregate == 'SUM', q.aggregate == 'MIN'
 local MISSING = lowest and math.huge or 0 -- what an index counts for a record that it does not hold
 local least = q.least or -math.huge
 
--- 1. Signals. Each has `sets` (walks it depends on), part_of(values) = its part of a member's score, highest() = the most it
--- can be for somebody who is not met.
-local sets, signals = {}, {}
-local largest, of_group = 0, {[''] = redis.call('ZCARD', home.order)}
-
-local function weighted(weight, score) return weight == 0 and 0 or weight * score end
-
-local function set_named(key, ascending)
-  local size = redis.call('ZCARD', key)
-  if size > largest then largest = size end
-  local set = {key = key, ascending = ascending, size = size, number = #sets + 1}
-  sets[#sets + 1] = set
-  return set
-end
-
-local function set_of(place, ascending) return set_named(KEYS[place], ascending) end
+-- 1. Signals, and the sets that are walked.
+local signals, sets = signals_of(q.signals, KEYS, q.now, redis.call('ZCARD', home.order))
+local largest = 0
+for i = 1, #sets do largest = math.max(largest, sets[i].size) end
 
 local function open(set)
   local at = state and state.walks[set.number]
@@ -72,67 +61,11 @@ local function open(set)
   set.walk = walk_of(set.key, set.ascending, at or nil)
   set.earlier = state and state.taken[set.number] or 0
   set.step = at and at[3] or q.chunks[1]
-  local range = set.ascending and 'ZREVRANGE' or 'ZRANGE' -- the far end
-  local far = redis.call(range, set.key, 0, 0, 'WITHSCORES')[2]
-  set.far = far and score_number(far)
   set.at = set.walk.score
-end
-
-for number, s in ipairs(q.signals) do
-  local kind, weight = s[1], s[2]
-  local signal = {weight = weight, number = number}
-  signals[number] = signal
-  if kind == 'set' then
-    local set = set_of(s[3], weight < 0)
-    signal.sets, signal.complete = {set}, s[4]
-    function signal.part_of(values) return values[1] and weighted(weight, values[1]) end
-    function signal.highest()
-      if set.walk.done then return nil end
-      return weighted(weight, set.at)
-    end
-  elseif kind == 'decay' or kind == 'cyclic' then
-    local rate, field = s[6], s[7]
-    local decay = decay_of(q.now, rate)
-    local times, bases = set_of(s[3], (rate < 0) ~= (weight < 0)), s[4] > 0 and set_of(s[4], weight < 0)
-    signal.sets, signal.complete = {times, bases or nil}, s[5]
-    -- a base set that lacks members cannot bound them: records that were stored before it was kept
-    local whole
-    if bases then whole = bases.size >= times.size else whole = not field end
-    function signal.part_of(values, member)
-      local touched, base = values[1], bases and values[2]
-      if not touched then return nil end
-      if not base then base = field and member and base_number(redis.call('HGET', member, field)) or 1 end
-      return weighted(weight, base * decay.factor(touched))
-    end
-    function signal.highest()
-      if times.walk.done or (whole and bases and bases.walk.done) then return nil end
-      if not whole then return math.huge end
-      if weight == 0 then return 0 end
-      local near, far = times.at, times.far
-      local high = math.max(decay.above(near), decay.above(far))
-      local low = math.min(decay.below(near), decay.below(far))
-      local a, b = bases and bases.at or 1, bases and bases.far or 1
-      return math.max(weight * (a * high), weight * (a * low), weight * (b * high), weight * (b * low))
-    end
-    if kind == 'cyclic' then add_cycles(signal, times, q.now, set_named) end
-  else
-    local scores, members = {}, {}
-    for i = 1, #s[3], 2 do
-      members[#members + 1] = s[3][i]
-      scores[s[3][i]] = s[3][i + 1]
-    end
-    signal.sets, signal.members = {}, members
-    function signal.part_of(_, member) return scores[member] and weighted(weight, scores[member]) end
-    function signal.highest() return nil end -- all of them are scored at the start
+  if set.needs_far then
+    local far = redis.call(set.ascending and 'ZREVRANGE' or 'ZRANGE', set.key, 0, 0, 'WITHSCORES')[2]
+    set.far = far and score_number(far)
   end
-end
-for i = 1, #signals do
-  local group, set = signals[i].complete, signals[i].sets[1]
-  if group then of_group[group] = math.max(of_group[group] or 0, set.size) end
-end
-for i = 1, #signals do
-  local signal = signals[i]
-  signal.complete = signal.complete and signal.sets[1].size >= of_group[signal.complete]
 end
 
 local set_names = {}
@@ -222,18 +155,7 @@ local function offer_all(members, tested)
 end
 
 -- 3. Replies.
-local function finished()
-  if state then -- slices see no snapshot: the best are scored once more, as they stand now
-    local members, before = top.members(), visited
-    top = top_of(q.n)
-    offer_all(members)
-    visited = before
-  end
-  local flat, rows = top.ranked(q.rows)
-  return {0, flat, rows, visited}
-end
-
-local function to_be_continued()
+local function to_be_continued(last)
   local walks, taken = {}, {}
   for i = 1, #sets do
     local walk = sets[i].walk
@@ -241,7 +163,19 @@ local function to_be_continued()
     taken[i] = sets[i].earlier + walk.taken
   end
   return {1, {}, {}, visited, cmsgpack.pack({total = total + visited, top = top.held(), walks = walks, taken = taken,
-    names = set_names})}
+    names = set_names, last = last})}
+end
+
+local function finished()
+  if state then -- slices see no snapshot: the best are scored once more, as they stand now
+    if visited > 0 and visited + top.size > q.slice then return to_be_continued(true) end
+    local members, before = top.members(), visited
+    top = top_of(q.n)
+    offer_all(members)
+    visited = before
+  end
+  local flat, rows = top.ranked(q.rows)
+  return {0, flat, rows, visited}
 end
 
 if q.members then
@@ -264,6 +198,7 @@ end
 
 if state then
   top.restore(state.top)
+  if state.last then return finished() end
 else
   for i = 1, #signals do
     if signals[i].members then offer_all(signals[i].members) end
@@ -315,131 +250,171 @@ local function nobody_left(most)
   return false
 end
 
-local DEPTHS = {128, 512, 2048, 8192}
+local choose, enough = choice_of(sets, q.aggregate, q.chunks[1], bound, goal)
 
--- How much the bound falls a member, at best, if only this set is walked on.
-local function slope(set, most, wanted)
-  local best, here = 0, set.at
-  for i = 1, #DEPTHS do
-    local depth = math.min(DEPTHS[i], set.walk.left)
-    local reached
-    if depth >= set.walk.left then
-      set.walk.done = true
-      reached = bound()
-      set.walk.done = false
-    else
-      set.at = set.walk.ahead(depth)
-      reached = bound()
-      set.at = here
+-- What is asked for together; first that of which most turn out low. `typical`: what somebody has of it.
+local units, unit_of = {}, {}
+for i = 1, #signals do
+  local signal = signals[i]
+  local alone, unit = signal.in_parts and summed, nil
+  for k = 1, #signal.sets do
+    local set = signal.sets[k]
+    if alone or not unit then
+      unit = {signal = signal, alone = alone, typical = 0}
+      units[#units + 1] = unit
     end
-    reached = math.max(wanted, reached or -math.huge)
-    if reached < most then best = math.max(best, (most - reached) / depth) end
-    if depth < DEPTHS[i] then break end
-  end
-  return best
-end
-
--- The set whose walk lowers the bound fastest. The others get a part of the steps all the same: the guess may be wrong.
-local function choose(most)
-  local wanted = goal()
-  local best, best_slope, lagging, most_taken
-  for i = 1, #sets do
-    local set = sets[i]
-    if not set.walk.done then
-      local taken = set.earlier + set.walk.taken
-      local falls = slope(set, most, wanted)
-      if falls > 0 or not best then
-        if not best or falls > best_slope then best, best_slope = set, falls end
-      end
-      if not lagging or taken < lagging.earlier + lagging.walk.taken then lagging = set end
-      most_taken = math.max(most_taken or 0, taken)
+    unit[#unit + 1], unit_of[set] = set, unit
+    if set.size * 2 > largest then
+      local rank = math.floor(set.size / 2)
+      local middle = redis.call('ZRANGE', set.key, rank, rank, 'WITHSCORES')[2]
+      set.middle = middle and score_number(middle)
     end
   end
-  if best_slope == 0 and lagging then return lagging end
-  if lagging and (lagging.earlier + lagging.walk.taken) * 16 < most_taken then return lagging end
-  return best
+end
+for i = 1, #units do
+  local unit = units[i]
+  if unit.alone then
+    local set = unit[1]
+    unit.cap = set.middle and not set.walk.done and set.cap
+  else
+    local values = {}
+    for k = 1, #unit do values[k] = unit[k].middle or false end
+    unit.typical = unit.signal.part_of(values) or 0
+  end
 end
 
--- How far the parts of a signal typically lie below the most it can be: who is asked for first.
-local function spreads()
-  local out = {}
-  for i = 1, #signals do
-    local signal = signals[i]
-    if #signal.sets > 0 then
-      local values, middle = {}, nil
-      for k = 1, #signal.sets do
-        local set = signal.sets[k]
-        local rank = math.floor(set.size / 2)
-        middle = redis.call('ZRANGE', set.key, rank, rank, 'WITHSCORES')[2]
-        values[k] = middle and score_number(middle)
-      end
-      local typical = #values == #signal.sets and signal.part_of(values) or 0
-      out[#out + 1] = {signal, (signal.highest() or 0) - typical}
-    end
-  end
-  table.sort(out, function(a, b) return a[2] > b[2] end)
-  local order = {}
-  for i = 1, #out do order[i] = out[i][1] end
-  return order
+-- The most that a unit gives to somebody who is not met, as the bound has it.
+local function high_of(unit)
+  local high
+  if unit.alone and #unit.signal.sets > 1 then high = unit[1].high()
+  else high = unit.signal.highest() end
+  if not lowest and (not high or (high < 0 and not unit.signal.complete)) then return 0 end
+  return high
 end
-local asking = spreads()
 
 -- Take the next ones of a set, and score those who are not dropped on the way.
-local function advance(set, most)
-  local count = math.min(set.step, q.slice - visited)
-  local wanted = goal()
-  local highest = {}
-  local room = 0
-  for i = 1, #signals do
-    local high = signals[i].highest()
-    if not lowest and (not high or (high < 0 and not signals[i].complete)) then high = 0 end
-    highest[i] = high
+local pos = {}
+local function advance(set, most, count)
+  local wanted, room = goal(), 0
+  local order, own = {}, unit_of[set]
+  for i = 1, #units do
+    local unit = units[i]
+    local high = high_of(unit)
+    unit.high = high
     if high then room = room + math.abs(high) end
+    if unit ~= own then
+      local gap = (high or 0) - (unit.cap and unit.cap(unit[1].middle) or unit.typical)
+      unit.gap = gap
+      local at = #order + 1
+      while at > 1 and order[at - 1].gap < gap do
+        order[at] = order[at - 1]
+        at = at - 1
+      end
+      order[at] = unit
+    end
   end
-  room = room * 1e-12 -- a bound minus its parts is not the sum of the rest to the last bit
-  local members, walked = set.walk.take(count) -- `walked`: their scores in this set, so that nobody asks again
-  set.step = math.min(set.step * 2, q.chunks[2])
-  set.at = set.walk.score
+  order[#order + 1] = own -- what they have in the set that is walked is known best
+  local can_drop = wanted > -math.huge and q.aggregate ~= 'MAX' and most < math.huge
+  local limit = can_drop and wanted - room * 1e-12 or -math.huge -- a bound minus its parts is not the sum to the last bit
+
+  local members = set.walk.names(count)
+  set.step = math.min(set.step * 4, q.chunks[2])
   visited = visited + #members
-  local can_drop = wanted > -math.huge and not (q.aggregate == 'MAX') and most < math.huge
-  local parts, left, own, count_left = {}, {}, {}, #members
-  for i = 1, count_left do walked[i] = score_number(walked[i]) end
-  for a = 1, #asking do
-    local signal = asking[a]
-    local number, high, depends = signal.number, highest[signal.number], #signal.sets
-    local values = {}
-    for k = 1, depends do
-      local asked = signal.sets[k]
-      values[k] = asked == set and walked or looked_up(asked.key, members)
-    end
-    local kept, kept_parts, kept_left, kept_walked, n = {}, {}, {}, {}, 0
-    for i = 1, count_left do
-      for k = 1, depends do own[k] = values[k][i] end
-      local member = members[i]
-      local part, rest, stays = signal.part_of(own, member), left[i] or most, true
-      if can_drop then
-        if summed then
-          if high then rest = rest - high + (part or 0) end
-          stays = rest >= wanted - room
-        elseif part then stays = part >= wanted end
+  local left, arrays, seen, caps_of, rest = #members, {}, {}, {}, {}
+  for i = 1, left do rest[i] = most end
+
+  -- Keep the first `kept` of those at the places in `pos`.
+  local function keep(kept)
+    if kept < left then
+      for a = 1, #arrays do
+        local array = arrays[a]
+        for i = 1, kept do array[i] = array[pos[i]] end
       end
-      if stays then
-        n = n + 1
-        local known = parts[i] or {}
-        known[number] = part or nil
-        kept[n], kept_parts[n], kept_left[n], kept_walked[n] = member, known, rest, walked[i]
-      end
+      left = kept
     end
-    members, parts, left, walked, count_left = kept, kept_parts, kept_left, kept_walked, n
-    if n == 0 then return end
-    for k = 1, depends do own[k] = nil end
   end
-  local scores, known = {}, {}
-  for i = 1, #members do
-    for s = 1, #signals do
-      if signals[s].members then parts[i][s] = signals[s].part_of(nil, members[i]) end
+
+  -- Look the members up in a set. Who stands there ahead of the next one was met there, and is not looked at again; neither
+  -- is who is now known to be too low. `high`: what the set gives in the bound; nil: nobody is too low for what it says.
+  local function ask(asked, high)
+    local key, found = asked.key, nil
+    looked = looked + left
+    if left <= 4000 then found = redis.call('ZMSCORE', key, unpack(members, 1, left)) else found = looked_up(key, members) end
+    local from, to = -math.huge, math.huge -- where those stand who may not be met yet
+    if asked ~= set then
+      if asked.walk.done then from, to = to, from
+      elseif asked.ascending then from = asked.at
+      else to = asked.at end
     end
-    local score = aggregated(parts[i])
+    local cap, times, sure = asked.cap, asked.times, asked.sure
+    local others = seen[asked.partner]
+    local before = others and caps_of[asked.partner]
+    local caps = high and asked.partner and not others and {} or nil
+    local kept = 0
+    for i = 1, left do
+      local value = found[i]
+      if value then value = tonumber(value) or score_number(value) end
+      if not value or (value <= to and value >= from) then
+        local best = rest[i]
+        local here = 0
+        if high then
+          if not value then
+            if sure then here = math.huge end
+          elseif times then here = times * value
+          else here = cap(value, others and others[i]) end
+          best = best - (before and before[i] or high) + here
+        end
+        if not (best < limit) then
+          kept = kept + 1
+          found[kept], rest[kept], pos[kept] = value, best, i
+          if kept < i then members[kept] = members[i] end
+          if caps then caps[kept] = here end
+        end
+      end
+    end
+    keep(kept)
+    seen[asked], caps_of[asked] = found, caps
+    arrays[#arrays + 1] = found
+    arrays[#arrays + 1] = caps
+  end
+
+  for o = 1, #order do
+    local unit = order[o]
+    for k = 1, #unit do
+      if left > 0 then ask(unit[k], can_drop and unit.alone and unit.high or nil) end
+    end
+    if can_drop and not unit.alone and left > 0 then
+      local values, kept = {}, 0
+      for i = 1, left do
+        for k = 1, #unit do values[k] = seen[unit[k]][i] end
+        local part, stays = unit.signal.part_of(values, members[i]), true
+        if summed then
+          local best = rest[i] - (unit.high or 0) + (part or 0)
+          rest[kept + 1] = best
+          stays = not (best < limit)
+        elseif part then stays = part >= wanted end
+        if stays then
+          kept = kept + 1
+          pos[kept], members[kept] = i, members[i]
+        end
+      end
+      keep(kept)
+    end
+    if left == 0 then break end
+  end
+  set.at = set.walk.score
+  local together = set.signal.sets
+  for i = 1, #together do together[i].falls = nil end
+  if left == 0 then return end
+
+  local scores, known, parts, values = {}, {}, {}, {}
+  for i = 1, left do
+    for s = 1, #signals do
+      local signal = signals[s]
+      for k = 1, #signal.sets do values[k] = seen[signal.sets[k]][i] end
+      parts[s] = signal.part_of(values, members[i])
+    end
+    local score = aggregated(parts)
     if score then
       known[#known + 1] = members[i]
       scores[#known] = score
@@ -455,9 +430,9 @@ while true do
     offer_all(where.gather(q.where), true)
     break
   end
-  if visited >= q.slice then return to_be_continued() end
-  local set = choose(most)
+  if visited >= q.slice or looked >= 3 * q.slice then return to_be_continued() end
+  local set, depth = choose(most)
   if not set then break end
-  advance(set, most)
+  advance(set, most, enough(set, most, math.min(set.step, depth, q.slice - visited)))
 end
 return finished()

@@ -8,13 +8,13 @@
 -- ARGV[4]  int     at most so many
 -- ARGV[5]  string  key of the token under which the reply is kept for a repeat, or ''
 --
--- returns  their records, the oldest first
+-- returns  {record, when it was surfaced, record, when...}, the oldest first
 -- errors   WRONGTYPE: nothing is written
 -- cost     O(proposals removed * log n)
 local before = answered(ARGV[5])
 if before then return before end
 local refusal = wrong_type(KEYS[1], 'zset')
 if refusal then return redis.error_reply(refusal) end
-local stale = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[3], 'LIMIT', 0, ARGV[4])
-for i = 1, #stale do withdraw(ARGV[1], ARGV[2], stale[i]) end
+local stale = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[3], 'WITHSCORES', 'LIMIT', 0, ARGV[4])
+for i = 1, #stale, 2 do withdraw(ARGV[1], ARGV[2], stale[i]) end
 return remember(ARGV[5], stale)

@@ -33,6 +33,19 @@ local function add_cycles(signal, times, now, set_named)
 
   local function given(i, value) return weight == 0 and 0 or weight * found[i].of(value) end
 
+  local function most_of(i)
+    local set = found[i].set
+    if set.walk.done then return 0 end
+    local most = given(i, set.at)
+    return set.partial and most < 0 and 0 or most
+  end
+
+  for i = 1, #found do
+    if not found[i].presses then found[i].set.times = weight * found[i].rises end
+    found[i].set.cap = function(value) return given(i, value) end
+    found[i].set.high = function() return most_of(i) end
+  end
+
   function signal.part_of(values, member)
     local part = decayed(values, member)
     if not part then return nil end
@@ -51,11 +64,8 @@ local function add_cycles(signal, times, now, set_named)
     if not high then return nil end
     local turning, pressing = 0, 0
     for i = 1, #found do
-      local set, most = found[i].set, 0
-      if not set.walk.done then
-        most = given(i, set.at)
-        if set.partial and most < 0 then most = 0 end
-      elseif not set.partial then return nil end -- it holds everybody, so everybody is met
+      if found[i].set.walk.done and not found[i].set.partial then return nil end -- it holds everybody, so everybody is met
+      local most = most_of(i)
       if found[i].presses then pressing = pressing + most else turning = turning + most end
     end
     return high + turning + pressing

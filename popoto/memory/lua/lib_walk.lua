@@ -9,6 +9,7 @@
 --   taken                   how many were, in this call
 --   take(count)             the next ones: list of members, list of score texts
 --   names(count)            the next ones: list of members
+--   tied()                  how many of those that are left have the score of the next one
 --   beyond()                the nearest score behind `score` that differs from it, or nil
 --   ahead(depth)            the score `depth` places further on (of the last one where the set ends before)
 -- `at` {text, member} is the next one of an earlier call; the walk goes on at its place even if it is gone.
@@ -101,6 +102,12 @@ local function walk_of(key, ascending, at, first, last)
       walk.next_known = found[2] and score_number(found[2]) or false
     end
     return walk.next_known or nil
+  end
+
+  function walk.tied()
+    local low, high = walk.text, '+inf'
+    if ascending then low, high = '-inf', walk.text end
+    return redis.call('ZCOUNT', key, low, high) - rank
   end
 
   function walk.ahead(depth)

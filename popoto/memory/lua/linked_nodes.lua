@@ -11,7 +11,7 @@
 --                    colons     how many colons a record's key has behind that
 --
 -- returns  flat list: neighbour, weight as text...; the neighbours of each node by descending weight, equal ones by descending
---          name. Of neighbours that name records, only stored ones.
+--          name. Of nodes and neighbours that name records, only stored ones count.
 -- errors   none of its own
 -- cost     O(nodes * log n + edges that count)
 local q = cmsgpack.unpack(ARGV[1])
@@ -41,7 +41,7 @@ for i = 1, #q.nodes, 2 do
   local key, weight = q.base .. ':' .. q.nodes[i], tonumber(q.nodes[i + 1])
   local least = lightest(weight)
   local at, taken = 0, 0
-  while least and taken ~= q.most do
+  while least and taken ~= q.most and lives(q.nodes[i]) do
     local wanted = q.most < 0 and 1000 or math.min(1000, q.most - taken)
     local edges = redis.call('ZREVRANGEBYSCORE', key, '+inf', least, 'WITHSCORES', 'LIMIT', at, wanted)
     for j = 1, #edges, 2 do

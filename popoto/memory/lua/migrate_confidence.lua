@@ -35,8 +35,14 @@ local function migrated(rk, values, parts)
   end
   local whole = {q.slot, 'c', q.base, {}, false}
   local old = entries[at]
-  if old and entry_key(old) == entry_key(e) then -- a save has moved it: what lies here is a leftover
+  if old and entry_key(old) == entry_key(e) then -- a save has made it anew: what lies here counts if it knows more
+    local left = redis.call('HGET', q.base, rk)
+    local known, newer = confidence_data(left), confidence_data(redis.call('HGET', entry_key(e), rk) or '')
     kinds.c.drop(whole, q.base, rk)
+    if known and (not newer or newer.evidence_count < known.evidence_count) then
+      redis.call('HSET', entry_key(e), rk, left)
+      kinds.c.put(e, entry_key(e), rk, nil, e, entry_key(e), rk)
+    end
     return 1
   end
   replace_entry(e, entry_key(e), rk, nil, old or whole, rk)

@@ -14,6 +14,7 @@
 --                      discharge   a contradicted record that is believed less than this is relieved of its pressure
 --                      ledger      the hash of predictions, or false
 --                      errors      one for each record: {error, partition, signal or false}, or false
+--                      event       of a model with an event stream (lib_event), or false; `changed` = what a touch changes
 -- ARGV[2]    string  key of the token under which the reply is kept for a repeat, or ''
 --
 -- returns  for each record {1, confidence as text or false, ...}; {0} where it is gone: nothing was done for it
@@ -42,11 +43,13 @@ local function foreign_key(rk, entries)
   return refusal or (q.reads and foreign_access_key(q.reads[1], rk)) or nil
 end
 
+local told = {}
 for i = 1, count do
   local refusal = slots[i] and foreign_key(KEYS[i], slots[i])
   if slots[i] and q.errors[i] then
     refusal = refusal or wrong_type(q.ledger, 'hash') or wrong_type(errors_key(q.ledger, q.errors[i][2]), 'zset')
   end
+  if q.event and slots[i] and not refusal then told[i], refusal = event_log.begin(q.event, KEYS[i], true) end
   if refusal then return redis.error_reply(refusal) end
 end
 
@@ -74,13 +77,14 @@ local function swung(rk, entries, factor)
   end
 end
 
-local function believed(rk, entries, signal, fall, out)
+local function believed(rk, entries, signal, fall, out, state)
   local lowest = math.huge
   for b, belief in ipairs(q.beliefs) do
     local e = entries[belief[2]]
     if e then
       local c = fold_signal(rk, e, belief[1], signal, belief[3], fall)
       out[b + 1] = exact(c)
+      if state then log_confidence(q.event, state, belief[1], signal, c) end
       lowest = math.min(lowest, c)
     end
   end
@@ -93,15 +97,18 @@ for i = 1, count do
   if entries then
     out[1] = 1
     for b = 1, #q.beliefs do out[b + 1] = false end
+    local state = told[i]
     if outcome == 'acted' then touched(rk, entries) end
+    if outcome == 'acted' and state and #q.touches > 0 then event_log.saved(q.event, state, rk) end
     if q.reads and CONFIRMS[outcome] then confirm_reads(q.reads[1], rk, q.reads[2])
     elseif q.reads then discard_reads(q.reads[1], rk) end
     if q.factors[outcome] then swung(rk, entries, q.factors[outcome]) end
     if outcome == 'acted' then relieved(rk, entries) end
-    local lowest = q.signals[outcome] and believed(rk, entries, q.signals[outcome], false, out)
+    local lowest = q.signals[outcome] and believed(rk, entries, q.signals[outcome], false, out, state)
     local expected = q.errors[i]
-    if expected and resolve_prediction(q.ledger, rk, expected[1], 'observed', q.now, expected[2]) and expected[3] then
-      believed(rk, entries, expected[3], true, out)
+    if expected and resolve_prediction(q.ledger, rk, expected[1], 'observed', q.now, expected[2]) then
+      if state then log_resolved(q.event, state, expected[1], 'observed') end
+      if expected[3] then believed(rk, entries, expected[3], true, out, state) end
     end
     if outcome == 'contradicted' and lowest and lowest < q.discharge then relieved(rk, entries) end
   end

@@ -115,7 +115,7 @@ end
 
 local function open(key, ascending, at)
   local walk = walk_of(key, ascending, at)
-  walk.earlier, walk.step = at and at[3] or 0, at and at[4] or q.chunks[1]
+  walk.earlier, walk.step, walk.known = at and at[3] or 0, at and at[4] or q.chunks[1], {}
   return walk
 end
 
@@ -130,6 +130,7 @@ end
 
 local function take_names(walk)
   local members = walk.names(math.min(walk.step, q.slice - visited))
+  walk.known = {}
   walk.step = math.min(walk.step * 2, q.chunks[2])
   visited = visited + #members
   return members
@@ -210,7 +211,9 @@ local DEPTHS = {128, 512, 2048, 8192}
 local function slope(walk, bound_at, most, goal)
   local best = 0
   for i = 1, #DEPTHS do
-    local reached = math.max(goal, bound_at(walk.ahead(DEPTHS[i])))
+    local there = walk.known[i] or walk.ahead(DEPTHS[i])
+    walk.known[i] = there
+    local reached = math.max(goal, bound_at(there))
     if reached < most then best = math.max(best, (most - reached) / math.min(DEPTHS[i], walk.left)) end
     if DEPTHS[i] >= walk.left then break end
   end

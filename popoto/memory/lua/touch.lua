@@ -8,13 +8,14 @@
 -- ARGV[1]  string  field, which is also the name of its slot
 -- ARGV[2]  float   the time, Unix seconds
 -- ARGV[3]  bytes   the same as the hash stores it
--- ARGV[4]  string  key of the token under which the reply is kept for a repeat, or ''
+-- ARGV[4]  bytes   packed event of a model with an event stream (lib_event), or ''
+-- ARGV[5]  string  key of the token under which the reply is kept for a repeat, or ''
 --
 -- returns  1
 -- errors   GONE, UNINDEXED, WRONGTYPE: nothing is written
 -- cost     O(log n)
 local rk, slot = KEYS[1], ARGV[1]
-local before = answered(ARGV[4])
+local before = answered(ARGV[5])
 if before then return before end
 
 if redis.call('EXISTS', rk) == 0 then
@@ -32,8 +33,11 @@ if not entry then
 end
 local key = entry_key(entry)
 local refusal = wrong_type(rk, 'hash') or wrong_type(key, 'zset')
+local event, told = ARGV[4] ~= '' and cmsgpack.unpack(ARGV[4])
+if event and not refusal then told, refusal = event_log.begin(event, rk, true) end
 if refusal then return redis.error_reply(refusal) end
 
 redis.call('ZADD', key, ARGV[2], rk)
 redis.call('HSET', rk, slot, ARGV[3])
-return remember(ARGV[4], 1)
+if event then event_log.saved(event, told, rk) end
+return remember(ARGV[5], 1)

@@ -3,7 +3,8 @@
 Hooks, each optional; ours and a user's fields use the same:
 
 - `slots()` declares index entries, which the ORM keeps right whatever happens (popoto.orm.slots).
-- `condition()` answers a filter.
+- `condition()` answers a filter on the server; `filter_query()` answers it with keys, and `get_filter_query_params()`
+  names what it accepts.
 - `format_value_pre_save()` fills a value at save time (auto_now).
 - `on_save()` / `on_delete()` queue Redis commands of their own; they run on the server in the same atomic step as the
   save, after everything that may refuse it.
@@ -22,8 +23,10 @@ from popoto.orm.codec import CodecError, decoder_for, encoder_for
 from popoto.orm.coerce import CoercionError, coercer_for
 from popoto.orm.conditions import Condition as Condition
 from popoto.orm.conditions import plain_condition, plain_lookups
+from popoto.orm.db_key import DB_key
 from popoto.orm.expressions import Comparing
-from popoto.orm.keys import ModelKeys, field_prefix
+from popoto.orm.filter_hooks import answering_itself
+from popoto.orm.keys import ModelKeys, field_prefix, index_text
 from popoto.orm.slots import Slot
 
 VALID_FIELD_TYPES: frozenset[type] = frozenset(
@@ -255,6 +258,16 @@ class Field(Comparing):
         """Return the index entries that each record has for this field."""
         return []
 
+    @classmethod
+    def get_special_use_field_db_key(cls, model: Any, *parts: Any) -> DB_key:
+        """Return the key of an index of this kind of field, of a model that is not split over a cluster.
+
+        Args:
+            parts: the field's name, and the value or the values of the partition.
+        """
+        values = (part if part is None else index_text(part) for part in parts)
+        return DB_key(cls.field_class_key, model._meta.model_name, *values)
+
     # -- filters ----------------------------------------------------------------------------------------------------
 
     def filter_parameters(self) -> dict[str, str]:
@@ -263,6 +276,20 @@ class Field(Comparing):
         if offered is Field.lookups and type(self).condition is Field.condition:
             offered = plain_lookups(self.type)
         return {f"{self.name}__{lookup}" if lookup else self.name: lookup for lookup in offered}
+
+    def get_filter_query_params(self, field_name: str) -> set[str]:
+        """Return the parameters that `filter()` accepts for this field; a field of your own may add to them."""
+        return set(self.filter_parameters())
+
+    @classmethod
+    def filter_query(cls, model: Any, field_name: str, **query_params: Any) -> set[bytes]:
+        """Return the keys of the records that satisfy these parameters of `filter()`.
+
+        A field of your own that overrides it answers all its parameters so, and may leave some to `super()`. It blocks
+        where it reads, also in async code; `condition()` does not.
+        """
+        with answering_itself(model, field_name):
+            return set(model.query.filter(**query_params).keys())
 
     def lookup_of(self, parameter: str) -> str | None:
         """Return the lookup of a parameter `name__...` that `filter_parameters` cannot list, or None."""

@@ -11,7 +11,7 @@ that it came from in one round trip. A save rewrites the stored list only where 
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any, NoReturn, SupportsIndex
 
 import redis.exceptions
@@ -61,15 +61,37 @@ class UnreadOf:
         self.record_key = record_key
 
 
-def read_into_dicts(model: Any, rows: Sequence[dict[str, Any]]) -> Generator[Any, Any, None]:
-    """Read the lists that dicts of `values()` are to hold, all in one round trip."""
+def read_into_dicts(model: Any, rows: list[dict[str, Any]]) -> Generator[Any, Any, None]:
+    """Read the lists that dicts of `values()` are to hold, all in one round trip.
+
+    A dict whose list cannot be read (something else lies there, or an element is corrupt) is taken out of `rows`.
+    """
     fields = model._meta.lists
     places = [(row, name) for row in rows for name in row if isinstance(row[name], UnreadOf)]
     if not places:
         return
-    replies = yield [fields[name].read_command(row[name].record_key) for row, name in places]
+    unreadable: set[int] = set()
+    try:
+        replies = yield [fields[name].read_command(row[name].record_key) for row, name in places]
+    except redis.exceptions.ResponseError:  # something else lies in the place of one
+        kinds = yield [Command(("TYPE", list_key(row[name].record_key, name))) for row, name in places]
+        known = []
+        for (row, name), kind in zip(places, kinds, strict=True):
+            if kind in (b"list", b"none", "list", "none"):
+                known.append((row, name))
+            else:
+                logger.error("%s is no list; skipped", list_key(row[name].record_key, name))
+                unreadable.add(id(row))
+        places = known
+        replies = (yield [fields[name].read_command(row[name].record_key) for row, name in places]) if places else []
     for (row, name), stored in zip(places, replies, strict=True):
-        row[name] = fields[name].elements(row[name].record_key, stored)
+        try:
+            row[name] = fields[name].elements(row[name].record_key, stored)
+        except ModelException as error:
+            logger.error("%s; skipped", error)
+            unreadable.add(id(row))
+    if unreadable:
+        rows[:] = [row for row in rows if id(row) not in unreadable]
 
 
 class CappedListProxy(list[Any]):

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 from popoto.exceptions import ModelException, QueryException
 from popoto.orm.codec import CodecError
 from popoto.orm.coerce import CoercionError, coercer_for, describe
+from popoto.orm.db_key import DB_key
 from popoto.orm.fields.base import Condition, Field
 from popoto.orm.geodesy import UNITS_M, distance_m, geohash_score, out_of_range
 from popoto.orm.keys import ModelKeys
@@ -157,6 +158,11 @@ class GeoField(Field):
             model = getattr(getattr(field, "_model", None), "__name__", "GeoField")
             raise ModelException(f"{model}.{field.name} has no place, and the field is not null. Give it coordinates.")
         return True
+
+    @classmethod
+    def get_geo_db_key(cls, model: Any, field_name: str) -> DB_key:
+        """Return the key of the ordered set of places of a field."""
+        return cls.get_special_use_field_db_key(model, field_name)
 
     def slots(self) -> list[Slot]:
         name = self.name

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 from popoto.exceptions import ModelException, QueryException
-from popoto.orm.conditions import many_values, truth
+from popoto.orm.conditions import indexed_as, many_values, truth
 from popoto.orm.fields.base import Condition, Field, refuse_half_pairs
 from popoto.orm.keys import ModelKeys, escape_start, index_part, index_text
 from popoto.orm.slots import Made, Slot
@@ -46,12 +46,15 @@ class SetIndex(Field):
 
     def condition(self, keys: ModelKeys, lookup: str, value: Any, given: Mapping[str, Any]) -> Condition:
         if lookup == "":
-            return Condition(["set", self.set_key(keys, self.filter_value(value))])
+            wanted = self.filter_value(value)
+            return Condition(["set", self.set_key(keys, wanted)], holds=indexed_as(wanted))
         if lookup == "in":
-            return Condition(["set", *dict.fromkeys(self.set_key(keys, v) for v in self.many_values(value))])
+            many = self.many_values(value)
+            sets = dict.fromkeys(self.set_key(keys, v) for v in many)
+            return Condition(["set", *sets], holds=indexed_as(*many))
         if lookup == "isnull":
-            is_none = ["set", self.set_key(keys, None)]
-            return Condition(is_none if self.truth(value) else ["not", is_none])
+            is_none, none = ["set", self.set_key(keys, None)], self.truth(value)
+            return Condition(is_none if none else ["not", is_none], holds=lambda stored: (stored is None) is none)
         return self.text_condition(keys, lookup, value)
 
     def text_condition(self, keys: ModelKeys, lookup: str, value: Any) -> Condition:

@@ -11,7 +11,9 @@ from typing import Any, ClassVar
 from popoto import redis_db
 from popoto.exceptions import ModelException, QueryException
 from popoto.orm import metaclass, shards
+from popoto.orm.beside import keys_beside
 from popoto.orm.coerce import describe
+from popoto.orm.conditions import Steps
 from popoto.orm.db_key import DB_key
 from popoto.orm.drivers import drive, warn_of_a_blocking_read
 from popoto.orm.fields.base import Condition, Field
@@ -273,7 +275,10 @@ class Relationship(Field):
         none = ["raw", self.name, self._encode(None), False]
         if lookup == "":
             reference = self.filter_value(value)
-            return Condition(none if reference is None else ["set", f"{base}:{reference.local}"])
+            if reference is None:
+                return Condition(none)
+            local = reference.local
+            return Condition(["set", f"{base}:{local}"], holds=lambda ref: ref is not None and ref.local == local)
         if lookup == "isnull":
             if not isinstance(value, bool):
                 raise QueryException(f"filter({self.name}__isnull=...): expected True or False, got {value!r}.")
@@ -310,31 +315,53 @@ class Relationship(Field):
         related = self.model
         meta = related._meta
         if shards.is_sharded(meta):  # in whichever shard of it they lie, also where this is the same model
-            query, sets = related.query.filter(**asked), ["set"]
+            query = related.query.filter(**asked)
             in_all = partial(shards.within, meta, None, lambda: query.selection().record_keys())
-            return Condition(sets, first=_pointing(sets, base, in_all))
+            return self._asked_for(["set"], base, in_all)
         theirs = meta.keys
+
+        def server(where: list[Any]) -> list[Any]:
+            return ["related", base, self.name, theirs.namespace, where, *theirs.home[:3]]
+
         inner = compile_filters(meta, theirs, asked)
-        server = ["related", base, self.name, theirs.namespace, inner.where, *theirs.home[:3]]
+        if inner.tests is not None and inner.first:  # Python decides here and further on: it reads both in one go
+            inner = compile_filters(meta, theirs, asked, by_value=True, beside=True)
         found = Selection(related, theirs, inner, Order(theirs.order))
-        first = _pointing(server, base, found.record_keys)
-        elsewhere = front_of(keys.namespace) != front_of(theirs.namespace)
-        if inner.tests is not None or elsewhere:
-            return Condition(server, first=first)
-        before = found.settled if inner.first else None
-        # exact unless related values share scores: then the related records are asked for first after all
+        if inner.tests is not None and inner.first:
+            return self._asked_for(server(inner.where), base, partial(keys_beside, found))
+        if inner.tests is not None or front_of(keys.namespace) != front_of(theirs.namespace):
+            return self._asked_for(server(inner.where), base, found.record_keys)
+        if inner.again is None:
+            return Condition(server(inner.where), first=found.settled if inner.first else None)
+        by_value = inner.again()
+        if by_value.tests is not None:  # a field of the user's own, which only Python can read
+            return self._asked_for(server(inner.where), base, found.record_keys)
         shared = tuple(inner.shared)
-        if shared:
-            first = _pointing(server, base, partial(found.record_keys, by_value=True))
-        return Condition(server, before=before, first=first if shared else None, shared_elsewhere=shared)
+        return Condition(server(inner.where), shared_elsewhere=shared, loose=server(by_value.where))
+
+    def _asked_for(
+        self, condition: list[Any], base: str, ask: Callable[[], Generator[Any, Any, list[str]]]
+    ) -> Condition:
+        """Return a condition on related records whose keys must be asked for."""
+
+        def joined() -> tuple[Callable[[], Steps], Callable[[Any], bool]]:
+            found: set[str] = set()
+
+            def steps() -> Steps:
+                namespace = redis_db.key_namespace()
+                found.update(local_key(namespace, key) for key in (yield from ask()))
+
+            return steps, lambda reference: reference is not None and reference.local in found
+
+        return Condition(condition, self.name, first=_pointing(condition, base, ask), joined=joined)
 
 
 def _pointing(
     condition: list[Any], base: str, ask: Callable[[], Generator[Any, Any, list[str]]]
-) -> Callable[[], Generator[Any, Any, None]]:
+) -> Callable[[], Steps]:
     """Return the steps that ask for the related records and make the condition one of the sets that point to them."""
 
-    def steps() -> Generator[Any, Any, None]:
+    def steps() -> Steps:
         found = yield from ask()
         namespace = redis_db.key_namespace()
         condition[:] = ["set", *(f"{base}:{local_key(namespace, key)}" for key in found)]

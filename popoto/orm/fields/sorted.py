@@ -11,7 +11,9 @@ from typing import Any, ClassVar
 
 from popoto import _clock
 from popoto.exceptions import ModelException, QueryException
-from popoto.orm.conditions import comparable, range_test
+from popoto.orm.condition_trees import all_of
+from popoto.orm.conditions import comparable, range_by_value, range_test
+from popoto.orm.db_key import DB_key
 from popoto.orm.fields.base import Condition, Field
 from popoto.orm.fields.indexed import SCALAR_TYPES
 from popoto.orm.fields.key import KeyField
@@ -148,6 +150,31 @@ class SortedIndex(Field):
 
         return [Slot(name, "z", self.field_class_key, name, partition, (name,), make)]
 
+    @property
+    def sort_by(self) -> tuple[str, ...]:
+        """The old name of `partition_by`."""
+        warnings.warn("sort_by is deprecated; use partition_by", DeprecationWarning, stacklevel=2)
+        return self.partition_by
+
+    @classmethod
+    def get_sortedset_db_key(cls, model: Any, field_name: str, *partition_values: Any) -> DB_key:
+        """Return the key of the ordered set of a field, of the partition with these values."""
+        return cls.get_special_use_field_db_key(model, field_name, *partition_values)
+
+    @classmethod
+    def get_partitioned_sortedset_db_key(cls, instance: Any, field_name: str) -> DB_key:
+        """Return the key of the ordered set that an instance is in."""
+        names = instance._meta.fields[field_name].partition_by
+        return cls.get_sortedset_db_key(type(instance), field_name, *(instance.__dict__[name] for name in names))
+
+    @classmethod
+    def convert_to_numeric(cls, field: Field, value: Any) -> float:
+        """Return the score of a value of the field.
+
+        Raises: ModelException: it is none, or NaN.
+        """
+        return score_of(field.coerce(value))
+
     def sorted_set_key(self, keys: ModelKeys, given: Mapping[str, Any], fields: Mapping[str, Field]) -> str:
         """Return the key of the ordered set that a filter's partition names.
 
@@ -173,10 +200,15 @@ class SortedIndex(Field):
                 high = (wanted, lookup == "lt")
         key = self.sorted_set_key(keys, given, self.model_fields)
         strict = ["range", key, self._low(low), self._high(high)]
-        if self.type not in SHARING_TYPES:
-            return Condition(strict)
+        test = range_test(low, high)
+        if self.type not in SHARING_TYPES or (self.type is int and _far_from_sharing(low, high)):
+            return Condition(strict, holds=test)
         loose = ["range", key, _inclusive(low, "-inf"), _inclusive(high, "+inf")]
-        return Condition(strict, self.name, range_test(low, high), shared=shared_key(key), loose=loose)
+        exact = range_by_value(self, low, high, test)
+        shared = shared_key(key)
+        if exact is None:
+            return Condition(strict, self.name, test, shared=shared, loose=loose, holds=test)
+        return Condition(strict, shared=shared, loose=all_of([loose, exact]), holds=test)
 
     def _low(self, bound: tuple[Any, bool] | None) -> str:
         """Return the bound for plain values: inclusive when the value that the score stands for satisfies it."""
@@ -213,6 +245,11 @@ class SortedIndex(Field):
         return self.filter_value(value)
 
     model_fields: Mapping[str, Field] = {}
+
+
+def _far_from_sharing(*bounds: tuple[Any, bool] | None) -> bool:
+    """Return True when whole numbers on either side of these ends have scores of their own."""
+    return all(bound is None or -_EXACT_INT < bound[0] < _EXACT_INT for bound in bounds)
 
 
 def _inclusive(bound: tuple[Any, bool] | None, none: str) -> str:

@@ -61,7 +61,8 @@ do
     return values
   end
 
-  local function append(event, stream, rk, op, values, name, more)
+  -- `more`: {name, text, ...} that this entry has besides, or nil
+  local function append(event, stream, rk, op, values, more)
     local now = redis.call('TIME')
     local entry = {'XADD', stream}
     if event.longest then
@@ -71,10 +72,7 @@ do
     local about = {'model', event.model, 'pk', rk, 'op', op, 'ts', string.format('%s.%06d', now[1], now[2]),
       'changed_fields', op == 'update' and event.changed or ''}
     for i = 1, #about do entry[#entry + 1] = about[i] end
-    if name then
-      entry[#entry + 1] = name
-      entry[#entry + 1] = more
-    end
+    for i = 1, more and #more or 0 do entry[#entry + 1] = more[i] end
     for i = 1, #event.meta do
       entry[#entry + 1] = event.meta[i]
       entry[#entry + 1] = values[i]
@@ -95,10 +93,19 @@ do
   -- The record was written, and lies at `rk` now. One that has left its partition is told of there as well.
   function event_log.saved(event, state, rk)
     local from = state.from
-    if from and from ~= state.to then append(event, from, state.rk, 'delete', state.values, 'moved_to', state.to) end
+    if from and from ~= state.to then append(event, from, state.rk, 'delete', state.values, {'moved_to', state.to}) end
     local old_pk = from and state.rk ~= rk and state.rk or nil
-    append(event, state.to, rk, from and 'update' or 'create', metadata_of(event, rk), old_pk and 'old_pk', old_pk)
+    append(event, state.to, rk, from and 'update' or 'create', metadata_of(event, rk), old_pk and {'old_pk', old_pk})
   end
+
+  -- The record, or a name that is none, learnt something that lies beside its values; `more` says what.
+  function event_log.learnt(event, state, op, more)
+    local values = state.from and metadata_of(event, state.rk) or {}
+    for i = 1, #event.meta do values[i] = values[i] or '' end
+    append(event, state.to, state.rk, op, values, more)
+  end
+
+  event_log.number = float_text
 
   -- The record was deleted; one that had expired before is not told of.
   function event_log.removed(event, state)

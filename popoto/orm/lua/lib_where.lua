@@ -9,6 +9,7 @@
 --                                         open: without the end itself). as 'number': numbers, of Decimals the nearest
 --                                         double; 'text': the text behind the tag, byte by byte; a longer one passes.
 --                                         missing: what holds for a record without the field
+--   {'between', ...}                      the same where neither decides: lib_where_between
 --   {'keys', rk, ...}                     these records
 --   {'near', ...}                         places within a radius: lib_where_near
 --   {'owner', ...}                        the record of a unique composite index: lib_where_owner
@@ -309,7 +310,21 @@ function where.test(c, members)
   return test_of[c[1]](c, members)
 end
 
+-- Most walks test for one value's set: without the list of booleans between.
+local function kept_of_set(key, members)
+  local out, n = {}, 0
+  local found = redis.call('SMISMEMBER', key, unpack(members))
+  for i = 1, #members do
+    if found[i] == 1 then
+      n = n + 1
+      out[n] = members[i]
+    end
+  end
+  return out
+end
+
 function where.keep(c, members)
+  if #c == 2 and c[1] == 'set' and #members > 0 and #members <= CHUNK then return kept_of_set(c[2], members) end
   local found, out = where.test(c, members), {}
   for i = 1, #members do
     if found[i] then out[#out + 1] = members[i] end
@@ -347,6 +362,9 @@ LIB_WHERE_NEAR
 end
 function lazy_ops.owner()
 LIB_WHERE_OWNER
+end
+function lazy_ops.between()
+LIB_WHERE_BETWEEN
 end
 function lazy_ops.related()
 LIB_WHERE_RELATED

@@ -43,6 +43,9 @@ local function prefix_bounds(low)
   return low == '' and '-' or '[' .. low, '+'
 end
 
+-- Whether an ordered set is sorted by its members' bytes: it is not once somebody else wrote a score there.
+local function by_bytes(key) return redis.call('ZCOUNT', key, 0, 0) == redis.call('ZCARD', key) end
+
 local function begins_none(c) return c[1] == 'starts' and c[4] == string.sub('None', 1, #c[4]) end
 
 -- How many records of the order have exactly this first part.
@@ -59,7 +62,7 @@ local function listed(c)
   local key, found = c[5] .. '::values', nil
   if c[1] == 'starts' then
     local low, high = prefix_bounds(c[6])
-    if redis.call('ZLEXCOUNT', key, low, high) > LISTED_MOST then return false end
+    if not by_bytes(key) or redis.call('ZLEXCOUNT', key, low, high) > LISTED_MOST then return false end
     found = redis.call('ZRANGEBYLEX', key, low, high)
     if begins_none(c) and c[6] ~= '' and redis.call('ZSCORE', key, '/None') then found[#found + 1] = '/None' end
   else
@@ -74,7 +77,7 @@ local function listed(c)
 end
 
 local function size_of_text(c)
-  if c[2] == 'key' and c[1] == 'starts' then
+  if c[2] == 'key' and c[1] == 'starts' and by_bytes(home.order) then
     local low, high = prefix_bounds(c[5] .. c[6])
     local n = redis.call('ZLEXCOUNT', home.order, low, high)
     if begins_none(c) then

@@ -10,8 +10,9 @@
 --                    low, high   only members with a score in this range (strings), or false
 --                    desc    true: descending
 --                    offset, limit   of the whole answer; limit -1 = none
---                    out     'fields' or 'keys' (lib_rows); 'distinct' = those of 'fields', each once; 'count'
+--                    out     'fields', 'keys' or 'records' (lib_rows); 'distinct' = those of 'fields', each once; 'count'
 --                    fields, marks   for 'fields' and 'distinct' (lib_rows)
+--                    fields, clear, kept   for 'records' (lib_rows)
 --                    after   false, or {score, member}: where the last slice stopped
 --                    gather  matches up to this many are collected and sorted at once
 --                    shared  sets that must be empty for the answer to be exact (kind_zset)
@@ -20,7 +21,7 @@
 --
 -- returns  {'shared', set} when one of those sets is not empty; else {next, rows} or, capped, {next, rows, scores}:
 --          next = {score, member, offset left, limit left} when there is more, else false; rows as lib_rows has them, for
---          'count' a number; scores of the rows in the order.
+--          'count' a number; scores of the rows in the order. 'records': {next, rows, how many were named, vanished ones too}
 -- errors   none of its own
 -- cost     gather: O(m log n) for m records in the smallest index set; walk: O(visited)
 local home = {class = KEYS[1], order = KEYS[2], expiry = KEYS[3]}
@@ -36,6 +37,7 @@ if q.out == 'count' then
   return {more, count}
 end
 local members, more = walk.members(q)
+if q.out == 'records' then return {more, read_records(q, members), #members} end
 if not q.capped then return {more, read_rows(q, members)} end
 local scores = {}
 for i = 1, #members do scores[i] = redis.call('ZSCORE', q.order, members[i]) end
