@@ -123,7 +123,7 @@ def stumbled(command: Command[Any], error: redis.exceptions.ResponseError) -> bo
     """Return True when a script that only reads met a key of another type than the index keeps there."""
     text = str(error)
     unnamed = text.startswith("WRONGTYPE") and "nothing was written" not in text
-    return unnamed and command.repeat == "read" and command.script is not None
+    return unnamed and command.repeat == "read" and command.script is not None and command.script.reads_indexes
 
 
 def _attempts(command: Command[Any], clustered: bool) -> Iterator[tuple[float, bool]]:

@@ -72,6 +72,11 @@ class Script:
     def sha(self) -> str:
         return hashlib.sha1(self.source.encode()).hexdigest()
 
+    @property
+    def reads_indexes(self) -> bool:
+        """True when what it reads are records and their indexes: no streams."""
+        return self.package in ("popoto.orm", "popoto.memory")
+
     def __repr__(self) -> str:
         return f"<Script {self.package}/{self.name}>"
 

@@ -256,7 +256,9 @@ def _given(value: Any) -> Any:
     if kind is str:
         return tagged(value) if _RECORD.match(value) else value
     if kind is bytes:
-        return _given(value.decode()).encode() if b":" in value else value
+        with contextlib.suppress(UnicodeDecodeError):
+            return _given(value.decode()).encode()
+        return value
     if kind in (list, tuple, set, frozenset):
         made = kind(map(_given, value))
         return value if made == value else made  # a call may fill what it was given

@@ -28,12 +28,13 @@
 --          {HGETALL, ...} of the same, empty when there are more than `rows`. 1: call again with `state`. For `members`:
 --          {0, {member, score, {score of each signal or false}, ...}}, only those that are candidates
 -- errors   none of its own
--- cost     O(visited * signals * log n)
+-- cost     O(visited * signals * log n); visited is not much above 1.2 times the candidates, where a signal holds them all
 --
 -- How: Fagin's threshold algorithm (Fagin, Lotem, Naor 2003). Each set is walked from the end where its signal's part is
 -- high. Nobody who is not met yet is ahead of the next one of any set, so none has more than the aggregate of these: once
 -- that bound is below the n-th best, that is all. The set whose walk lowers the bound fastest goes on. Who is met is looked
--- up in the other sets one after the other, and dropped as soon as what is known and the bounds of the rest are too low.
+-- up in the other sets one after the other, and dropped as soon as what is known and the bounds of the rest are too low, or
+-- when it turns out to stand where another walk has been.
 local q = cmsgpack.unpack(ARGV[1])
 local home = {class = KEYS[q.home], order = KEYS[q.home + 1], expiry = KEYS[q.home + 2]}
 LIB_WHERE
@@ -252,7 +253,7 @@ end
 
 local choose, enough = choice_of(sets, q.aggregate, q.chunks[1], bound, goal)
 
--- What is asked for together; first that of which most turn out low. `typical`: what somebody has of it.
+-- What is asked for together; first that of which most turn out low. `typical`: what somebody has of it, or `cap` tells.
 local units, unit_of = {}, {}
 for i = 1, #signals do
   local signal = signals[i]

@@ -1,7 +1,8 @@
 -- lib_cyclic: cycles and pressure of a decaying signal (kind_cycles), for composite.lua.
 --
 -- add_cycles(signal, times, now, set_named)   puts their sets behind those of the signal, and what they give on top of its
---                                             part_of and highest; `times` is its set of touched times
+--                                             part_of and highest; `times` is its set of touched times. high, cap and
+--                                             times of the sets: see lib_signals
 --
 -- One set a cycle shape: amplitude, times cos(2 pi (now - phase) / period), which is one number for all who have the shape.
 -- One set a pressure rate: last resolved, from which rate * days since grows the older it is. Who is in none of them has 0.
