@@ -113,6 +113,7 @@ class ModelOptions:
             (name.encode(), name, field, field._decode if type(field).decode is Field.decode else field.decode)
             for name, field in self.fields.items()
         ]
+        self.expiring = self.ttl is not None  # records with a TTL are expected (popoto.orm.counting)
         self.columns: dict[tuple[str, ...], Columns] = {}  # of the fields of each kind of result asked for so far
         self.prepared = [f for f in self.fields.values() if _overrides(f, "format_value_pre_save")]
         self.save_hooks = [f for f in self.fields.values() if _overrides(f, "on_save")]

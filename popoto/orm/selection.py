@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from popoto.orm import shards
 from popoto.orm.commands import Command
+from popoto.orm.counting import counted_by_index
 from popoto.orm.drivers import Batch, relayed
 from popoto.orm.fields.capped import read_into_dicts
 from popoto.orm.keys import ModelKeys, shared_key
@@ -17,14 +18,12 @@ from popoto.orm.nearest import Nearest
 from popoto.orm.ordering import Found, Term, sort_found, term
 from popoto.orm.reading import Reader, asked, decoded, name_of, names_of
 from popoto.orm.related import Cohort, prefetch
-from popoto.orm.scripts import Script
 from popoto.orm.slices import Slices
 
 if TYPE_CHECKING:
     from popoto.orm.fields.geo import Near
     from popoto.orm.model import Model
 
-COUNT = Script("popoto.orm", "count", flags="no-writes")
 GATHER = 4000  # matches that are collected and sorted in one call: about 10 ms
 SLICE = 10_000  # members visited in one call
 ROWS = 2000  # records read in one call: about 8 ms
@@ -248,9 +247,8 @@ class Selection:
         yield from self.settled()
         if self.compiled.tests is not None:
             return len((yield from every.by_value().found_by_value()))
-        where = self.compiled.where
-        if where[0] in ("all", "set", "range") and not self.compiled.shared and len(where) < 500:
-            known: int | None = yield self._count_command(where)
+        if not self.compiled.shared:
+            known = yield from counted_by_index(self.model._meta, self.keys, self.compiled.where)
             if known is not None:
                 return known
         total = 0
@@ -371,10 +369,6 @@ class Selection:
         elif terms:
             sort_found(found, terms)
         return found
-
-    def _count_command(self, where: list[Any]) -> Command[Any]:
-        keys = self.keys
-        return Command((keys.class_set, keys.expiry, keys.sentinel, *where), script=COUNT, key_count=3)
 
 
 def _one(command: Command[Any]) -> Generator[Any, Any, Any]:

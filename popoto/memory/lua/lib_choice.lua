@@ -47,19 +47,23 @@ local function choice_of(sets, aggregate, first, bound, goal)
     if set.falls then return set.falls end
     local walk, falls = set.walk, {}
     local left, flat = walk.left, false
+
+    local function past_equals(most_depth) -- many equal ones come first: the bound falls where they end
+      local tied = walk.tied()
+      if tied > 0 and tied < most_depth then falls[#falls + 1] = {tied, fall_to(set, walk.beyond(), most)} end
+    end
+
     for i = 1, #DEPTHS do
       local depth = DEPTHS[i]
       if depth >= left then break end
       local at = walk.ahead(depth)
       if at ~= set.at then
-        if flat then -- many equal ones come first
-          local tied = walk.tied()
-          if tied < depth and tied > 0 then falls[#falls + 1] = {tied, fall_to(set, walk.beyond(), most)} end
-        end
+        if flat then past_equals(depth) end
         falls[#falls + 1] = {depth, fall_to(set, at, most)}
       end
       flat = at == set.at
     end
+    if flat then past_equals(left) end
     falls[#falls + 1] = {left, fall_to(set, nil, most)}
     if summed and most < math.huge then set.falls = falls end
     return falls
