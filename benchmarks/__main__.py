@@ -13,8 +13,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import data, micro
-from .bars import Results, judge
+from . import data, memory, micro
+from .bars import Results, judge, judge_memory
 from .contender import Contender, Spec
 from .operations import BY_NAME, DATASETS, OPERATIONS, Operation
 from .peer_requirements import PEER_VERSION
@@ -61,9 +61,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="also 100k and 1M: long, and several GB of memory")
     parser.add_argument(
         "--only",
-        type=_list_of("operation", tuple(BY_NAME)),
-        default=list(BY_NAME),
-        help=f"of: {', '.join(BY_NAME)}",
+        type=_list_of("operation", (*BY_NAME, memory.NAME)),
+        default=[*BY_NAME, memory.NAME],
+        help=f"of: {', '.join((*BY_NAME, memory.NAME))}",
     )
     parser.add_argument(
         "--contenders", type=_list_of("contender", NAMES), default=list(NAMES), help=f"of: {', '.join(NAMES)}"
@@ -116,7 +116,8 @@ def _compare_writes(contenders: Sequence[Contender]) -> None:
         print(f"  keys of one save: not compared ({replies})")
         return
     # The token of a retry is our own addition. The floor goes without, which favours the floor.
-    ours = {key: kind for key, kind in ours.items() if not key.startswith("$Token:")}
+    # What all records have in common is written with the first one only.
+    ours = {key: kind for key, kind in ours.items() if not key.startswith("$Token:") and not key.endswith("::shapes")}
     for name, mine, other in (("ours", ours, raw), ("raw", raw, ours)):
         alone = sorted(f"{key} ({kind})" for key, kind in mine.items() if other.get(key) != kind)
         if alone:
@@ -151,18 +152,23 @@ def _load(
     return ready
 
 
-def _run(args: argparse.Namespace, contenders: Sequence[Contender], sizes: Sequence[int]) -> Results:
+def _run(
+    args: argparse.Namespace, contenders: Sequence[Contender], sizes: Sequence[int], of_memory: memory.Memory
+) -> Results:
     results: Results = {}
     chosen = [operation for operation in OPERATIONS if operation.name in args.only]
     for dataset in DATASETS:
         operations = [operation for operation in chosen if operation.dataset == dataset]
-        if not operations:
+        asks_memory = dataset == "records" and memory.NAME in args.only
+        if not operations and not asks_memory:
             continue
         start = 0
         out = {contender.spec.name: f"error: {contender.failed}" for contender in contenders if contender.failed}
         for size in sizes:
             _say(f"{dataset}, {size:,}:")
             ready = _load(contenders, dataset, start, size, args.load_budget, out)
+            if asks_memory:
+                of_memory[size] = memory.measure(ready, size)
             for operation in operations:
                 if _belongs(operation, size, sizes):
                     _say(f"  {operation.name}")
@@ -182,12 +188,19 @@ def _belongs(operation: Operation, size: int, sizes: Sequence[int]) -> bool:
 
 
 def _print_report(
-    args: argparse.Namespace, results: Results, contenders: Sequence[Contender], sizes: Sequence[int]
+    args: argparse.Namespace,
+    results: Results,
+    of_memory: memory.Memory,
+    contenders: Sequence[Contender],
+    sizes: Sequence[int],
 ) -> None:
     for size in sizes:
-        if any(at == size for _, at in results):
+        if any(at == size for _, at in results) or size in of_memory:
             print(f"\n### {size:,} records\n")
-            print(table(results, contenders, size))
+            if any(at == size for _, at in results):
+                print(table(results, contenders, size))
+            if size in of_memory:
+                print(f"\n- {memory.row(of_memory[size])}")
             if lines := visits(results, size):
                 print("\n" + "\n".join(f"- {line}" for line in lines))
     if args.rates:
@@ -198,7 +211,7 @@ def _print_report(
         print(f"  {line}")
     if "ours" in args.contenders:
         print("\nBars:")
-        print("\n".join(f"  {line}" for line in judge(results)))
+        print("\n".join(f"  {line}" for line in [*judge(results), *judge_memory(of_memory)]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -207,6 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sizes = sorted(set(args.sizes or SIZES) | set(FULL_SIZES if args.full else ()))
     specs = _specs(args.contenders, args.peers_venv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a terminated run stops its server as well
+    of_memory: memory.Memory = {}
     with tempfile.TemporaryDirectory(prefix="popoto-bench-") as name:
         folder = Path(name)
         stage = folder / "stage"
@@ -233,13 +247,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                     shown = contender.failed or ", ".join(f"{key} {value}" for key, value in found.items())
                     print(f"  {contender.spec.name}: {shown}", flush=True)
                 _compare_writes(contenders)
-                results = _run(args, contenders, sizes)
+                results = _run(args, contenders, sizes, of_memory)
             finally:
                 for contender in contenders:
                     contender.stop()
-    _print_report(args, results, contenders, sizes)
+    _print_report(args, results, of_memory, contenders, sizes)
     if args.json:
-        args.json.write_text(json.dumps(as_json(results, contenders, environment), indent=1), "utf-8")
+        args.json.write_text(json.dumps(as_json(results, of_memory, contenders, environment), indent=1), "utf-8")
     return int(any(contender.failed for contender in contenders if contender.spec.name == "ours"))
 
 

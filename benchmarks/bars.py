@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .memory import TITLE, Memory
 from .rounds import Cell, speed_ratio
 
 Results = dict[tuple[str, int], dict[str, Cell]]  # (operation, size) -> contender -> cell
@@ -52,4 +53,17 @@ def judge(results: Results) -> list[str]:
                 verdict = "WRONG ANSWER"  # a speed without the right answer counts for nothing
             found = "" if ratio is None else f", found {ratio}"
             lines.append(f"{verdict:<12} {bar.operation} at {size:,}: at least {bar.times}x {bar.against}{found}")
+    return lines
+
+
+def judge_memory(of_memory: Memory) -> list[str]:
+    """One line a size: does a record of ours take no more memory than one of the peer's?"""
+    lines = []
+    for size, found in of_memory.items():
+        ours, peer = found.get("ours"), found.get("peer")
+        if ours is None or peer is None:
+            lines.append(f"{'not measured':<12} {TITLE} at {size:,}: no more than peer")
+            continue
+        verdict = "kept" if ours <= peer else "MISSED"
+        lines.append(f"{verdict:<12} {TITLE} at {size:,}: no more than peer, found {ours / peer:.2f} of it")
     return lines

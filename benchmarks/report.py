@@ -7,6 +7,7 @@ from typing import Any
 
 from .bars import Results
 from .contender import Contender
+from .memory import Memory
 from .operations import BY_NAME
 from .rounds import Cell, speed_ratio
 
@@ -67,7 +68,9 @@ def errors(results: Results) -> list[str]:
     return list(seen.values())
 
 
-def as_json(results: Results, contenders: Sequence[Contender], environment: dict[str, Any]) -> dict[str, Any]:
+def as_json(
+    results: Results, of_memory: Memory, contenders: Sequence[Contender], environment: dict[str, Any]
+) -> dict[str, Any]:
     """Everything that was measured, every round of it."""
     rows = []
     for (operation, size), cells in results.items():
@@ -89,4 +92,4 @@ def as_json(results: Results, contenders: Sequence[Contender], environment: dict
                 }
             )
     versions = {contender.spec.name: contender.failed or contender.versions for contender in contenders}
-    return {"environment": environment, "contenders": versions, "results": rows}
+    return {"environment": environment, "contenders": versions, "results": rows, "bytes_a_record": of_memory}

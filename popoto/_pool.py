@@ -1,7 +1,7 @@
 """The sync client's pool: redis-py's, with a few connections that stay checked out between two commands.
 
 Checking a connection out and in costs redis-py about 20 us (its queue, its metrics), a fourth of a round trip on
-loopback. `take` and `give` pass a connection from one command to the next without that.
+loopback. `give` keeps a connection for the next command, which `get_connection` then has without that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Blocking: Any = redis.BlockingConnectionPool  # its methods carry no types
 class Pool(_Blocking):  # type: ignore[misc]
     """A blocking pool; a connection that is kept counts as free.
 
-    Whoever waits for the pool gets the kept ones as well, `disconnect` closes them, and a forked process has none.
+    Whoever waits gets it, `disconnect` closes it, and a forked process has none.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -36,36 +36,11 @@ class Pool(_Blocking):  # type: ignore[misc]
         signs_in_again = self.connection_kwargs.get("credential_provider") is not None
         self._may_keep = 0 if signs_in_again else min(MOST_KEPT, self.max_connections // SHARE_KEPT)
 
-    def take(self) -> Any:
-        """Return a connection that is ready to send: the one kept last, else one of the pool."""
-        if self._kept_by != os.getpid():  # after a fork: those are the parent's
-            self._kept, self._kept_by = deque(), os.getpid()
-            self._waiting, self._counting = 0, threading.Lock()
-        try:
-            connection = self._kept.pop()
-        except IndexError:
-            return self.get_connection()
-        try:
-            usable = not connection.should_reconnect() and not connection.can_read()  # nothing to read: not closed
-        except (redis.ConnectionError, redis.TimeoutError, OSError):
-            usable = False
-        if usable:
-            return connection
-        connection.disconnect()
-        self.release(connection)
-        return self.get_connection()
-
-    def give(self, connection: Any) -> None:
-        """Take a connection back."""
-        if len(self._kept) < self._may_keep and self._kept_by == os.getpid():
-            self._kept.append(connection)
-            if self._waiting:
-                self._hand_back()
-        else:
-            self.release(connection)
-
     def get_connection(self, *args: Any, **options: Any) -> Any:
-        """Return a connection, waiting for one where all are at work."""
+        """Return a connection that is ready to send: one that was kept, else one of the pool, waiting for it."""
+        connection = self._kept_one()
+        if connection is not None:
+            return connection
         with self._counting:
             self._waiting += 1
         try:
@@ -75,6 +50,34 @@ class Pool(_Blocking):  # type: ignore[misc]
         finally:
             with self._counting:
                 self._waiting -= 1
+
+    def _kept_one(self) -> Any:
+        """Return the connection that was kept last, or None."""
+        if self._kept_by != os.getpid():  # after a fork: those are the parent's
+            self._kept, self._kept_by = deque(), os.getpid()
+            self._waiting, self._counting = 0, threading.Lock()
+        try:
+            connection = self._kept.pop()
+        except IndexError:
+            return None
+        try:
+            usable = not connection.should_reconnect() and not connection.can_read()  # nothing to read: not closed
+        except (redis.ConnectionError, redis.TimeoutError, OSError):
+            usable = False
+        if usable:
+            return connection
+        connection.disconnect()
+        self.release(connection)
+        return None
+
+    def give(self, connection: Any) -> None:
+        """Take a connection back, to keep it for the next command."""
+        if len(self._kept) < self._may_keep and self._kept_by == os.getpid():
+            self._kept.append(connection)
+            if self._waiting:
+                self._hand_back()
+        else:
+            self.release(connection)
 
     def _hand_back(self) -> None:
         while self._kept_by == os.getpid():

@@ -63,7 +63,7 @@ def test_no_caller_waits_while_a_connection_is_kept(pool, size):
 
 def test_a_waiting_caller_gets_the_connection_that_is_given_back(pool):
     one = pool(8)
-    held = [one.take() for _ in range(8)]
+    held = [one.get_connection() for _ in range(8)]
     got: list[object] = []
     waiter = threading.Thread(target=lambda: got.append(one.get_connection()))
     waiter.start()

@@ -3,6 +3,7 @@
     {"op": "hello"}                                         -> {"versions": {...}}
     {"op": "written"}                                       -> {"keys": {key: type}}
     {"op": "load", "dataset", "start", "size", "budget"}    -> {"seconds", "calls", "round_trips"}
+    {"op": "memory"}                                        -> {"bytes": of all keys that do not expire}
     {"op": "flush"}                                         -> {}
     {"op": "save", "size": 10000, "repeat": 200}            -> {"seconds", "calls", "round_trips", "answer"}
 
@@ -72,6 +73,20 @@ class Worker:
         """How many members a ranking looks at in this call; None if that is not known."""
         return None
 
+    def bytes_of_keys(self) -> int:
+        """What the keys of the database take on the server, in bytes; those that expire are left out."""
+        total, cursor = 0, 0
+        while True:
+            cursor, keys = self.redis.scan(cursor, count=1000)
+            pipe = self.redis.pipeline(transaction=False)
+            for key in keys:
+                pipe.pttl(key)
+                pipe.memory_usage(key, samples=0)
+            replies = pipe.execute()
+            total += sum(size or 0 for left, size in zip(replies[::2], replies[1::2], strict=True) if left == -1)
+            if not cursor:
+                return total
+
     def hello(self) -> dict[str, str]:
         found = {"python": platform.python_version()}
         for package in ("redis", "hiredis", *self.packages):
@@ -123,6 +138,8 @@ def _answer(worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
         return {"versions": worker.hello()}
     if request["op"] == "load":
         return _load(worker, request)
+    if request["op"] == "memory":
+        return {"bytes": worker.bytes_of_keys()}
     if request["op"] == "flush":
         worker.redis.flushdb()  # the server is a throw-away one, started for this run
         return {}

@@ -37,10 +37,6 @@ def category_set(category: str) -> str:
     return f"{CATEGORY_FIELD}:{category}"
 
 
-def side_key(key: str) -> str:
-    return f"{key}::$occ"
-
-
 def packed(row: Any) -> list[str | bytes]:
     """field, msgpack bytes, field, msgpack bytes ..."""
     flat: list[str | bytes] = []
@@ -53,13 +49,6 @@ def save_commands(row: data.RecordRow) -> list[Command]:
     """Everything that one full save of a new record writes."""
     key = record_key(row["name"])
     in_name, in_category = name_set(row["name"]), category_set(row["category"])
-    # The side key says which index keys hold the record, so that they can be cleaned when the record is gone.
-    occupied = [
-        ["name", "s", NAME_FIELD, [row["name"]], False],
-        ["category", "t", CATEGORY_FIELD, [row["category"]], False],
-        ["score", "z", SCORE_SET, [], False],
-        ["rank", "z", RANK_SET, [], False],
-    ]
     return [
         ("HSET", key, *packed(row)),
         ("SADD", CLASS_SET, key),
@@ -69,14 +58,13 @@ def save_commands(row: data.RecordRow) -> list[Command]:
         ("ZADD", CATEGORIES, 0, row["category"]),
         ("ZADD", SCORE_SET, row["score"], key),
         ("ZADD", RANK_SET, row["rank"], key),
-        ("SET", side_key(key), msgpack.packb(occupied)),
     ]
 
 
 def delete_commands(row: data.RecordRow) -> list[Command]:
     key = record_key(row["name"])
     return [
-        ("DEL", key, side_key(key)),
+        ("DEL", key),
         ("SREM", CLASS_SET, key),
         ("ZREM", ORDER_BY_NAME, key),
         ("SREM", name_set(row["name"]), key),

@@ -134,7 +134,7 @@ class _Move:
         parts = text.split(":")
         if len(parts) < 2 or not text.startswith("$") or parts[1] != self.there.model or parts[0] in _REBUILT:
             return
-        if key.decode("utf-8", "replace") in self.there.home:
+        if parts[0] == "$Order" or key.decode("utf-8", "replace") in self.there.home:
             return
         head = len(f"{self.namespace}{parts[0]}:{parts[1]}".encode())
         tail = key.rfind(b":" + self._records, head)

@@ -11,7 +11,7 @@ from popoto.orm.keys import ModelKeys
 from popoto.orm.plan import pack
 from popoto.orm.scripts import Script
 
-READ = Script("popoto.migrations", "read_records", flags="no-writes")
+READ = Script("popoto.migrations", "read_records", with_kinds=True, flags="no-writes")
 
 
 def field_text(raw: bytes) -> str:

@@ -6,6 +6,10 @@ What depends on the field moves in the same step, by its slots:
 - a part: the field's text in the key, of its own value set (IndexedField, UniqueField) or as a partition of any kind.
 
 The server computes both, for only it knows the sum. A slot that makes something else of the number is refused.
+
+What depends on the record as a whole (WholeSlot) is a function of the user's, so it is computed here, for the sum that
+the caller expects. The server refuses that (STALE) where something else is stored than the caller has; the record is
+then read, and the increment sent again, made of what was read.
 """
 
 from __future__ import annotations
@@ -13,20 +17,22 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+from collections.abc import Mapping
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, Inexact, InvalidOperation
 from typing import Any
 
-from popoto.exceptions import KeyMutationError, ModelException
+from popoto.exceptions import KeyMutationError, ModelException, StaleRecordError
 from popoto.orm import shards
+from popoto.orm.codec import CodecError
 from popoto.orm.coerce import MAX_DIGITS, CoercionError, coercer_for, describe
-from popoto.orm.commands import Command, queue, require_pipeline
-from popoto.orm.drivers import arun, run
+from popoto.orm.commands import Command, hash_of, queue, require_pipeline
+from popoto.orm.drivers import Steps, adrive, arun, drive, run
 from popoto.orm.event_stream import with_events
 from popoto.orm.fields.base import Field
 from popoto.orm.keys import ModelKeys, index_part
 from popoto.orm.plan import pack
 from popoto.orm.scripts import Script
-from popoto.orm.slots import Slot
+from popoto.orm.slots import KEEP, Slot
 
 INCREMENT = Script("popoto.orm", "increment", with_kinds=True)
 INCREMENT_LOGGED = with_events(INCREMENT)
@@ -34,6 +40,7 @@ INCREMENT_LOGGED = with_events(INCREMENT)
 _NUMERIC = (int, float, Decimal)
 _SETS = frozenset({"s", "u", "t", "tu"})
 _OWN_VALUE_ONLY = _SETS | {"z"}  # kinds that hold nothing but what the slot's parts and sources say
+_NOTHING = b"\xc1"  # bytes that are never stored
 _PROBES = (-7, 1234567)
 _BETWEEN_SCORES = {int: 2**53 + 1, float: 0.1, Decimal: Decimal("0.12345678901234567891")}
 # as exact as the server: what does not fit into its digits is an error here too
@@ -44,19 +51,30 @@ def increment(instance: Any, field_name: str, delta: Any, pipeline: Any = None) 
     """Run or queue the increment of one record; see `Model.atomic_increment`."""
     if pipeline is not None:
         return _queued(instance, field_name, delta, pipeline)
-    return run(increment_command(instance, field_name, delta))
+    try:
+        return run(increment_command(instance, field_name, delta))
+    except StaleRecordError:
+        return drive(_on_what_is_stored(instance, field_name, delta))
 
 
 async def aincrement(instance: Any, field_name: str, delta: Any, pipeline: Any = None) -> Any:
     """Await `increment`."""
     if pipeline is not None:
         return _queued(instance, field_name, delta, pipeline)
-    return await arun(increment_command(instance, field_name, delta))
+    try:
+        return await arun(increment_command(instance, field_name, delta))
+    except StaleRecordError:
+        return await adrive(_on_what_is_stored(instance, field_name, delta))
 
 
-def increment_command(instance: Any, field_name: str, delta: Any) -> Command[Any]:
+def increment_command(
+    instance: Any, field_name: str, delta: Any, stored: Mapping[bytes, bytes] | None = None
+) -> Command[Any]:
     """Return the increment of one record.
 
+    Args:
+        stored: the record as it was just read; without it, what depends on the record as a whole is made of the
+            instance's values.
     Returns: a Command whose parsed reply is the new value; parsing also sets the attribute of the instance.
     Raises: AttributeError: no such field. TypeError: it is not numeric, `delta` does not fit it, the instance is not
         stored. KeyMutationError: a key field. ModelException: an index entry cannot follow.
@@ -98,7 +116,10 @@ def increment_command(instance: Any, field_name: str, delta: Any) -> Command[Any
     event, script = "", INCREMENT
     if meta.stream is not None:
         event, script = pack(meta.stream.event(keys, field_name)), INCREMENT_LOGGED
-    args = (saved, *keys.home, field_name, kind.__name__, _text(amount, label), pack(slots), event, "")
+    whole = b""
+    if meta.has_whole_slots:
+        whole = pack(_whole_plan(instance, field, amount, stored))
+    args = (saved, *keys.home, field_name, kind.__name__, _text(amount, label), pack(slots), event, whole, "")
     return Command(args, incremented, script, key_count=5, repeat="token")
 
 
@@ -138,14 +159,19 @@ def _queued(instance: Any, field_name: str, delta: Any, pipeline: Any) -> Any:
     require_pipeline(pipeline)
     queue(increment_command(instance, field_name, delta), pipeline)
     field = instance._meta.fields[field_name]
-    amount = _amount(field.type, delta, field_name)
-    try:
-        here = field.coerce(instance.__dict__.get(field_name)) or field.type(0)
-        total = _exact.add(here, amount) if field.type is Decimal else here + amount
-    except (ModelException, ArithmeticError):
-        return pipeline  # what stands here is no number of the field's; the server decides by what is stored
-    instance.__dict__[field_name] = total
+    total = _sum(field, instance.__dict__.get(field_name), _amount(field.type, delta, field_name))
+    if total is not None:  # else what stands here is no number of the field's; the server decides by what is stored
+        instance.__dict__[field_name] = total
     return pipeline
+
+
+def _sum(field: Field, here: Any, amount: Any) -> Any:
+    """Return what the server would make of it; None where it would refuse."""
+    try:
+        number = field.coerce(here) or field.type(0)
+        return _exact.add(number, amount) if field.type is Decimal else number + amount
+    except (ModelException, ArithmeticError):
+        return None
 
 
 # What depends on it ------------------------------------------------------------------------------------
@@ -188,6 +214,56 @@ def _slot_plans(slots: list[Slot], keys: ModelKeys, values: dict[str, Any], fiel
         base = keys.base(slot.prefix, slot.field_name)
         plans.append((slot.name, slot.kind, base, parts or False, keeps, [at + 1 for at in positions], scored))
     return plans
+
+
+def _on_what_is_stored(instance: Any, field_name: str, delta: Any) -> Steps[Any]:
+    """Increment the record as it is stored: two round trips, more only while others keep changing it."""
+    while True:
+        raw = hash_of((yield Command(("HGETALL", instance.pk))))
+        try:
+            return (yield increment_command(instance, field_name, delta, raw))
+        except StaleRecordError:
+            continue
+
+
+def _whole_plan(instance: Any, field: Field, amount: Any, stored: Mapping[bytes, bytes] | None) -> dict[str, list[Any]]:
+    """Return what the server needs of the slots that depend on the whole record: see ARGV[6] of lua/increment.lua."""
+    meta = instance._meta
+    seen: list[Any] = []
+    if stored is None:
+        values = {name: instance.__dict__[name] for name in meta.fields}
+        for name, encode in meta.encoders:
+            seen += (name, _bytes_of(encode, values[name]))
+        number = values[field.name]
+    else:
+        values = dict(type(instance)._hydrated(instance._saved_key, stored).__dict__)
+        for name, _ in meta.encoders:
+            seen += (name, stored.get(name.encode(), False))
+        number = values[field.name] if field.name.encode() in stored else None
+    plan: dict[str, list[Any]] = {"seen": seen, "entries": [], "payloads": [], "dropped": []}
+    values[field.name] = _sum(field, number, amount)
+    if values[field.name] is None:
+        plan["seen"] = [field.name, _NOTHING]
+        return plan
+    keys = meta.keys_at(instance._saved_key)
+    for slot in meta.slots:
+        if not slot.whole:
+            continue
+        made = slot.make(values)
+        if made is None:
+            plan["dropped"].append(slot.name)
+        else:
+            plan["entries"].append((slot.name, slot.kind, keys.base(slot.prefix, slot.field_name), made[0], made[1]))
+            plan["payloads"].append(KEEP if made[2] is None else made[2])
+    return plan
+
+
+def _bytes_of(encode: Any, value: Any) -> bytes:
+    try:
+        packed: bytes = encode(value)
+    except CodecError:
+        return _NOTHING
+    return packed
 
 
 def _cannot_follow(slot: Slot, label: str) -> ModelException:

@@ -231,8 +231,13 @@ def shared_key(sorted_set: str) -> str:
 
 
 def occupancy_key(record_key: str) -> str:
-    """Return the side key that names what a record occupies (see lib_record.lua)."""
+    """Return the side key that lists what a record occupies, where that is not implied (see lib_occupancy.lua)."""
     return record_key + "::$occ"
+
+
+def shapes_key(order: str) -> str:
+    """Return the string of a model's shapes, beside its order by name (see lib_occupancy.lua)."""
+    return order + "::shapes"
 
 
 def dead_letter_key(stream: str, namespace: str) -> str:

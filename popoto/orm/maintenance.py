@@ -35,7 +35,7 @@ from popoto.orm import shards
 from popoto.orm.drivers import adrive, drive
 from popoto.orm.maintenance_clean import clean_steps
 from popoto.orm.maintenance_rebuild import Rebuilt, rebuild_steps
-from popoto.orm.maintenance_records import RecordReader
+from popoto.orm.maintenance_records import RecordReader, sentence_of
 from popoto.orm.maintenance_walk import (
     BUCKETS,
     CHECK_PLACES,
@@ -74,7 +74,8 @@ class IndexMaintenance(Record):
                 other_fields: {field name, or key of a composite index: index entries that lead to no record}
             partial_writes: records that lack their auto key
             stale: entries of a living record that it should not have, or under another value than it has
-            missing: entries that a living record should have and has not
+            missing: entries that a living record should have and has not; so are all entries of an index key that holds
+                another type than the index keeps there, and the log names the key
             unreadable: records that hold bytes which are no values of their fields
             total: the sum
         Raises: ModelException: `batch_size` is no positive int; a key of the model holds something else.
@@ -179,6 +180,7 @@ def _check_steps(model: Any, batch_size: int) -> Steps:
             result["stale"] += stale
 
     count((yield from place_steps(catalog, catalog.home, CHECK_PLACES, batch_size)))
+    foreign: dict[str, None] = {}
     cursor, going = 0, True
     while going:
         cursor, found = yield from scan_steps(catalog, cursor, batch_size)
@@ -192,7 +194,10 @@ def _check_steps(model: Any, batch_size: int) -> Steps:
                 if verdict.unreadable is not None:
                     result["unreadable"] += 1
                     logger.error("%s: %s", verdict.key, verdict.unreadable)
+                foreign.update(dict.fromkeys(map(sentence_of, verdict.foreign)))
         count((yield from place_steps(catalog, found.jobs, CHECK_PLACES, batch_size)))
+    for sentence in foreign:
+        logger.error("%s: %s", catalog.meta.model_name, sentence)
     result["total"] = sum(sum(value.values()) if isinstance(value, dict) else value for value in result.values())
     return result
 

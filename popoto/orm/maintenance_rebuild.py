@@ -8,7 +8,7 @@ from typing import Any
 
 from popoto.orm.commands import Command
 from popoto.orm.maintenance_clean import clean_steps
-from popoto.orm.maintenance_records import RecordReader, Verdict
+from popoto.orm.maintenance_records import RecordReader, Verdict, sentence_of
 from popoto.orm.maintenance_walk import Catalog, Steps, scan_steps
 from popoto.orm.plan import pack
 from popoto.orm.scripts import Script
@@ -90,7 +90,7 @@ def _batch_steps(
                 elif outcome != b"gone":
                     done += 1
                     if isinstance(outcome, list):
-                        conflicts[verdict.key] = [_sentence(line) for line in outcome]
+                        conflicts[verdict.key] = [sentence_of(line) for line in outcome]
                         for sentence in conflicts[verdict.key]:
                             logger.error("%s is not indexed in full: %s", verdict.key, sentence)
         if not changed:
@@ -103,15 +103,16 @@ def _batch_steps(
 
 
 def _rebuild_command(catalog: Catalog, reader: RecordReader, verdicts: Sequence[Verdict]) -> Command[Any]:
+    shape = catalog.meta.shape(catalog.keys)
     records = [
-        [verdict.key, [False if raw is None else raw for raw in verdict.raws], verdict.entries, verdict.payloads]
+        [
+            verdict.key,
+            [False if raw is None else raw for raw in verdict.raws],
+            verdict.entries,
+            verdict.payloads,
+            shape is not None and verdict.implied and shape.packed,
+        ]
         for verdict in verdicts
     ]
     request = {"records": records, "fields": reader.names, "prefix": catalog.prefix}
     return Command((*catalog.keys.home, pack(request)), script=REBUILD_RECORDS, key_count=4)
-
-
-def _sentence(line: bytes) -> str:
-    """Return a refusal of the server without its code."""
-    code, _, sentence = line.decode("utf-8", "replace").partition(" ")
-    return sentence if code.isupper() else line.decode("utf-8", "replace")

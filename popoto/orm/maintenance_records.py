@@ -37,6 +37,9 @@ class Verdict:
         unreadable: why its values cannot be read, or None.
         raws: the stored bytes of `RecordReader.names`.
         entries, payloads: what it should occupy, as lua/commit.lua takes them.
+        implied: that follows from its key and texts, so that no list of it is needed (popoto.orm.shapes).
+        needless: it has one all the same.
+        foreign: sentences: keys of its entries that hold another type than the index keeps there.
     """
 
     key: str
@@ -47,10 +50,13 @@ class Verdict:
     raws: Sequence[bytes | None] = ()
     entries: list[Any] | None = None
     payloads: list[Any] | None = None
+    implied: bool = False
+    needless: bool = False
+    foreign: Sequence[bytes] = ()
 
     @property
     def right(self) -> bool:
-        return not (self.missing or self.stale)
+        return not (self.missing or self.stale or self.needless)
 
 
 class RecordReader:
@@ -85,20 +91,23 @@ class RecordReader:
         return Command((*self._catalog.keys.home, pack(request)), parse, CHECK_RECORDS, key_count=4)
 
     def _judged(self, key: str, found: list[Any]) -> Verdict:
-        raws, occupancy, in_class, in_order, expiry, lies = found
-        verdict = Verdict(key, raws=raws)
+        raws, occupancy, in_class, in_order, expiry, lies, lasting, foreign = found
+        verdict = Verdict(key, raws=raws, foreign=foreign)
         if self.auto_name is not None and not raws[self.names.index(self.auto_name)]:
             verdict.partial = bool(in_class)
             verdict.unreadable = None if verdict.partial else f"it has no field '{self.auto_name}'"
             return verdict
         try:
-            verdict.entries, verdict.payloads = self._expected(self._values(raws))
+            values = self._values(raws)
+            verdict.entries, verdict.payloads = self._expected(values)
         except ModelException as error:
             verdict.unreadable = str(error)
             return verdict
         verdict.missing = (not in_class) + (not in_order) + (expiry == 1) + (not occupancy)
         verdict.stale = int(expiry == 2)
         self._compare(verdict, occupancy, lies)
+        verdict.implied = self._implies(verdict, values, raws)
+        verdict.needless = verdict.implied and bool(lasting)
         return verdict
 
     def _values(self, raws: Sequence[bytes | None]) -> dict[str, Any]:
@@ -131,6 +140,13 @@ class RecordReader:
                 payloads.append(made[2])
         return entries, payloads
 
+    def _implies(self, verdict: Verdict, values: Mapping[str, Any], raws: Sequence[bytes | None]) -> bool:
+        """Return True when what the record should occupy follows from its key and the texts that are stored."""
+        shape = self._meta.shape(self._catalog.keys)
+        if shape is None or None in raws:
+            return False
+        return shape.texts(verdict.key, values, verdict.entries or (), verdict.payloads or ()) is not None
+
     def _leave_out(self, verdict: Verdict, by_slot: Mapping[bytes, Any]) -> None:
         """Leave out the entries that a record only keeps: one that says KEEP of itself, and has nothing stored."""
         made = zip(verdict.entries or (), verdict.payloads or (), strict=True)
@@ -158,3 +174,9 @@ def _same_score(text: bytes, payload: Any) -> bool:
         return True
     stored = float(text)
     return stored == payload or (math.isnan(stored) and math.isnan(payload))
+
+
+def sentence_of(line: bytes) -> str:
+    """Return a refusal of the server without its code."""
+    code, _, sentence = line.decode("utf-8", "replace").partition(" ")
+    return sentence if code.isupper() else line.decode("utf-8", "replace")

@@ -16,6 +16,7 @@ from popoto.orm.fields.geo import GeoField
 from popoto.orm.fields.indexed import SetIndex
 from popoto.orm.fields.key import AutoKeyField
 from popoto.orm.keys import ModelKeys, composite_name, index_part, model_keys
+from popoto.orm.shapes import Shape, origins_of
 from popoto.orm.slots import Slot, mixin_slots
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class ModelOptions:
         self.slots: list[Slot] = []
         self._heads_for: ModelKeys | None = None
         self._heads: list[tuple[str, str, str, Any]] = []
+        self._shape: Shape | None = None
 
     # -- built from the class body ----------------------------------------------------------------------------------
 
@@ -148,6 +150,7 @@ class ModelOptions:
         names = [slot.name for slot in self.slots]
         if len(set(names)) != len(names):
             raise ModelException(f"{self.model_name}: two index slots have one name: {sorted(names)}.")
+        self._origins = origins_of(self)
         self.stream = stream_settings(model, self)
 
     def _check_meta(self) -> None:
@@ -190,8 +193,14 @@ class ModelOptions:
         """Return (slot name, kind, base key, make) of each slot: what a full save needs of it."""
         if self._heads_for is not keys:
             self._heads = [(s.name, s.kind, keys.base(s.prefix, s.field_name), s.make) for s in self.slots]
+            self._shape = None if self._origins is None else Shape(self._origins, self._heads)
             self._heads_for = keys
         return self._heads
+
+    def shape(self, keys: ModelKeys) -> Shape | None:
+        """Return the shape of what records occupy (popoto.orm.shapes), None where records need lists."""
+        self.slot_heads(keys)
+        return self._shape
 
     @property
     def field_names(self) -> list[str]:

@@ -16,6 +16,7 @@ from popoto.orm.event_stream import with_events
 from popoto.orm.keys import ModelKeys, index_part
 from popoto.orm.recorder import Recorder
 from popoto.orm.scripts import Script
+from popoto.orm.shapes import imply
 from popoto.orm.slots import KEEP
 
 if TYPE_CHECKING:
@@ -118,6 +119,9 @@ def commit_command(
             plan["blind"] = True
         elif believed:
             plan["seen"] = _seen(meta, values, believed, seen)
+    shape = meta.shape(keys)
+    if shape is not None:
+        imply(shape, plan, record_key, values, entries)
     if meta.stream is not None:
         changed = "" if names is None else ",".join(field for field in meta.fields if field in names)
         known = names is None or meta.stream.part in names

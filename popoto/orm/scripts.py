@@ -62,9 +62,9 @@ class Script:
     def source(self) -> str:
         pieces = []
         if self._with_kinds:
-            pieces.append(read_lua("popoto.orm", "lib_record"))
+            pieces.append(_with_fragments(read_lua("popoto.orm", "lib_record")))
             pieces += [_lazy(*kind, letters) for kind, letters in _kinds.items() if kind not in self._fragments]
-        pieces += [read_lua(*fragment) for fragment in self._fragments]
+        pieces += [_with_fragments(read_lua(*fragment)) for fragment in self._fragments]
         pieces.append(_with_fragments(read_lua(self.package, self.name)))
         return self._first_line + _strip("\n".join(pieces))
 

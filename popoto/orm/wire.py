@@ -26,10 +26,9 @@ UNREAD = (
 UNREAD_CODES = ("OOM", "READONLY", "MISCONF", "NOREPLICAS", "NOPERM", "MASTERDOWN", "BUSY")
 
 
-def _counter(client: Any) -> tuple[Any, Any]:
-    """Return the functions that check a connection out and in."""
-    pool = client.connection_pool
-    return (pool.take, pool.give) if type(pool) is Pool else (pool.get_connection, pool.release)
+def _giver(pool: Any) -> Any:
+    """Return the function that takes a connection back."""
+    return pool.give if type(pool) is Pool else pool.release
 
 
 def call(client: Any, *args: Any) -> Any:
@@ -37,8 +36,8 @@ def call(client: Any, *args: Any) -> Any:
 
     `client.execute_command` without its metrics and reply callbacks, which cost a third of a round trip on loopback.
     """
-    take, give = _counter(client)
-    connection = take()
+    pool = client.connection_pool
+    connection = pool.get_connection()
     try:
         connection.send_command(*args)
         return connection.read_response()
@@ -48,13 +47,13 @@ def call(client: Any, *args: Any) -> Any:
         connection.disconnect()  # else the next call would get the reply that this one did not wait for
         raise
     finally:
-        give(connection)
+        _giver(pool)(connection)
 
 
 def calls(client: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Send several commands in one write and return the raw replies; a refusal stands in the place of its reply."""
-    take, give = _counter(client)
-    connection = take()
+    pool = client.connection_pool
+    connection = pool.get_connection()
     replies: list[Any] = []
     try:
         connection.send_packed_command(connection.pack_commands(commands))
@@ -68,7 +67,7 @@ def calls(client: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         connection.disconnect()
         raise
     finally:
-        give(connection)
+        _giver(pool)(connection)
 
 
 async def acall(client: Any, *args: Any) -> Any:

@@ -49,6 +49,7 @@ from popoto.orm.metaclass import _models
 from popoto.orm.model import Model
 from popoto.orm.options import ModelOptions
 from popoto.orm.record import Record
+from popoto.orm.shortcuts import Shortcuts
 from popoto.orm.upsert import Upsert
 from popoto.recipes.context_assembler import AssemblyResult, ContextAssembler
 from tests.cluster.nodes import Cluster
@@ -240,7 +241,7 @@ _ATTRIBUTES = (
 _OF_KEYS = re.compile("(async_)?(bulk_|raw_update|check_|clean_|rebuild_|load)")  # calls of models: keys both ways
 _OF_VALUES = re.compile("(async_)?(save|create|delete|atomic_|update_or_|get_or_)")  # only their errors name keys
 _ORACLE = "tests.orm.oracle"  # it compares what lies in the database, all of it spelled as on a cluster
-_IMPORTED = ("popoto.memory", "popoto.recipes", _ORACLE)  # functions that tests have imported
+_IMPORTED = ("popoto.memory", "popoto.recipes")  # functions that tests have imported
 _MADE_OF_KEYS = (WhyNot, AssemblyResult)
 _RECORD = re.compile(r"(?:\$\w+:)?[^:]+:")
 
@@ -374,11 +375,17 @@ def _show_keys_as_one_server(patch: pytest.MonkeyPatch) -> None:
         logging.getLogger(name).addFilter(_LogShown())
     for name in ("__str__", "__repr__"):
         patch.setattr(Record, name, _both_ways(vars(Record)[name]))
-    for name in ("keys", "async_keys"):
-        patch.setattr(QueryBuilder, name, _both_ways(vars(QueryBuilder)[name]))
+    for owner in (QueryBuilder, Shortcuts):
+        for name in ("keys", "async_keys", "filter_for_keys_set", "async_filter_for_keys_set"):
+            if name in vars(owner):
+                patch.setattr(owner, name, _both_ways(vars(owner)[name], given=lambda value: value))
+    client = redis_db.get_REDIS_DB
+    patch.setattr(redis_db, "get_REDIS_DB", lambda: UntaggedClient(client()) if _asked_by_a_test() else client())
     for module in [module for name, module in sys.modules.items() if name.startswith(_TESTS)]:
         for name, member in list(vars(module).items()):
-            if isinstance(member, types.FunctionType) and member.__module__.startswith(_IMPORTED):
+            if not isinstance(member, types.FunctionType):
+                continue
+            if member.__module__.startswith(_IMPORTED) or (member.__module__, name) == (_ORACLE, "stored_records"):
                 patch.setattr(module, name, _both_ways(member, always=True))
     key_text = query._key_text
     patch.setattr(query, "_key_text", lambda key: tagged(key_text(key)))

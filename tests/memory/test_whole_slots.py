@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import redis
 
-from popoto import ExistenceFilter, Field, FloatField, IntField, KeyField, Model, WriteFilterMixin
+from popoto import (
+    ExistenceFilter,
+    Field,
+    FloatField,
+    IndexedField,
+    IntField,
+    KeyField,
+    Model,
+    ModelException,
+    SetField,
+    SortedField,
+    WriteFilterMixin,
+)
 from popoto.exceptions import RecordGoneError, StaleRecordError
+from popoto.orm.codec import encoder_for
 from tests.memory.traces import stored
 
 
@@ -177,3 +191,124 @@ def test_a_part_that_the_save_does_not_name_is_taken_from_what_is_stored(server:
     field: Any = TwoTexts._meta.fields["known"]
     found = field.might_exist_batch(TwoTexts, ["platypus", "numbat", "wombat", "quokka"])
     assert found == {"platypus": False, "numbat": False, "wombat": True, "quokka": True}
+
+
+# -- atomic_increment --------------------------------------------------------------------------------------------------
+
+
+def test_an_increment_moves_what_depends_on_the_whole_record(server: redis.Redis, way: Callable[..., Any]) -> None:
+    record = WholeWorth.create(name="a", worth=0.5)
+    for delta, expected in ((0.25, {b"WholeWorth:a": 0.75}), (0.125, {b"WholeWorth:a": 0.875}), (-0.5, {})):
+        way(record.atomic_increment, "bonus", delta)
+        assert priority(server) == expected
+        assert WholeWorth.check_indexes()["total"] == 0
+    record.delete()
+    assert stored(server) == {}
+
+
+def test_such_an_increment_is_one_round_trip_and_three_by_a_stale_instance(
+    server: redis.Redis, round_trips: Any
+) -> None:
+    record, stale = WholeWorth.create(name="a", worth=0.5), WholeWorth.query.get(name="a")
+    record.atomic_increment("count", 1)  # the server knows the script now
+    for instance, trips_wanted in ((record, 1), (stale, 3), (record, 3), (record, 1)):
+        with round_trips() as trips:
+            instance.atomic_increment("count", 1)
+        assert trips.count == trips_wanted
+
+
+def test_an_increment_by_a_stale_instance_goes_by_what_is_stored(server: redis.Redis, way: Callable[..., Any]) -> None:
+    stale = WholeWorth.create(name="a", worth=0.9)
+    other = WholeWorth.query.get(name="a")
+    other.worth, other.bonus = 0.25, 0.25
+    other.save()
+    stale.count = 7  # never saved
+    assert way(stale.atomic_increment, "bonus", 0.25) == 0.5 == stale.bonus
+    assert priority(server) == {b"WholeWorth:a": 0.75}
+    found = WholeWorth.query.get(name="a")
+    assert (found.worth, found.bonus, found.count) == (0.25, 0.5, 0)
+    assert WholeWorth.check_indexes()["total"] == 0
+
+
+@pytest.mark.parametrize("wrong", ["no number", object()], ids=["text", "object"])
+def test_what_stands_in_the_attributes_may_be_anything(server: redis.Redis, wrong: Any) -> None:
+    record = WholeWorth.create(name="a", worth=0.5)
+    record.bonus = record.count = wrong
+    assert record.atomic_increment("bonus", 0.25) == 0.25
+    assert priority(server) == {b"WholeWorth:a": 0.75}
+
+
+def test_a_field_that_the_stored_record_lacks_counts_from_zero(server: redis.Redis) -> None:
+    record = WholeWorth.create(name="a", worth=0.5)
+    server.hdel("WholeWorth:a", "bonus")
+    assert record.atomic_increment("bonus", 0.25) == 0.25
+    assert priority(server) == {b"WholeWorth:a": 0.75}
+
+
+class WholeCounted(Model):
+    name = KeyField()
+    count = IndexedField(type=int, default=0)
+    rank = SortedField(type=int, default=0)
+    tags = SetField()
+    known = ExistenceFilter(fingerprint_fn=lambda record: f"word{record.count} rank{record.rank}", capacity=100)
+
+
+def test_the_words_of_a_number_follow_it(server: redis.Redis, way: Callable[..., Any]) -> None:
+    words: Any = WholeCounted._meta.fields["known"]
+    record = WholeCounted.create(name="a", tags={"x", "y", "z"})
+    way(record.atomic_increment, "count", 2)
+    way(record.atomic_increment, "rank", 55)
+    assert words.might_exist(WholeCounted, "word2") and words.might_exist(WholeCounted, "rank55")
+    assert words.definitely_missing(WholeCounted, "word0")
+    assert WholeCounted.check_indexes()["total"] == 0
+    assert WholeCounted.query.filter(count=2, rank=55) == [record]
+    record.delete()
+    assert stored(server) == {}
+
+
+def test_a_queued_increment_is_refused_where_the_instance_is_stale(server: redis.Redis) -> None:
+    record, stale = WholeWorth.create(name="a", worth=0.5), WholeWorth.query.get(name="a")
+    pipeline = server.pipeline()
+    record.atomic_increment("bonus", 0.25, pipeline=pipeline)
+    record.atomic_increment("bonus", 0.25, pipeline=pipeline)
+    assert pipeline.execute() == [b"0.25", b"0.5"]
+    assert priority(server) == {b"WholeWorth:a": 1.0}
+    before = stored(server)
+    with pytest.raises(redis.ResponseError, match="was changed since it was read"):
+        stale.atomic_increment("bonus", 1.0, pipeline=server.pipeline()).execute()
+    assert stored(server) == before
+
+
+def test_an_increment_of_a_record_that_is_gone_says_so(server: redis.Redis, way: Callable[..., Any]) -> None:
+    record = WholeWorth.create(name="a")
+    server.delete("WholeWorth:a")
+    with pytest.raises(TypeError, match="WholeWorth:a is not stored"):
+        way(record.atomic_increment, "bonus", 1.0)
+
+
+def test_a_sum_that_cannot_be_stored_is_refused(server: redis.Redis, way: Callable[..., Any]) -> None:
+    record = WholeWorth.create(name="a", bonus=1e308)
+    server.hset("WholeWorth:a", "bonus", encoder_for(float)(1.7e308))
+    before = stored(server)
+    with pytest.raises(ModelException, match="cannot be stored"):
+        way(record.atomic_increment, "bonus", 1.7e308)
+    assert stored(server) == before
+
+
+def test_increments_of_many_lose_nothing_and_leave_the_priority_right(server: redis.Redis) -> None:
+    WholeWorth.create(name="a", worth=0.5)
+
+    async def count_up() -> None:
+        mine = WholeWorth.query.get(name="a")
+        for _ in range(20):
+            await mine.async_atomic_increment("count", 1)
+            await mine.async_atomic_increment("bonus", 0.125)
+
+    async def all_at_once() -> None:
+        await asyncio.gather(*[count_up() for _ in range(4)])
+
+    asyncio.run(all_at_once())
+    found = WholeWorth.query.get(name="a")
+    assert (found.count, found.bonus) == (80, 10.0)
+    assert priority(server) == {b"WholeWorth:a": 10.5}
+    assert WholeWorth.check_indexes()["total"] == 0

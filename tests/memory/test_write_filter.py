@@ -232,11 +232,15 @@ def test_a_partial_save_is_decided_and_placed_as_well(server: redis.Redis, way: 
     assert thought.save(update_fields=[]) == 0
 
 
-def test_an_increment_leaves_the_place(server: redis.Redis) -> None:
-    thought = Thought.create(name="a", worth=0.9)
+def test_an_increment_moves_the_place_and_refuses_nothing(server: redis.Redis) -> None:
+    thought = Thought.create(name="a", worth=0.75)
     assert thought.atomic_increment("count", 2) == 2
-    assert thought.atomic_increment("worth", -0.5) == pytest.approx(0.4)
-    assert priorities(server) == {"Thought:a": 0.9}
+    assert priorities(server) == {"Thought:a": 0.75}
+    assert thought.atomic_increment("worth", 0.125) == 0.875
+    assert priorities(server) == {"Thought:a": 0.875}
+    assert thought.atomic_increment("worth", -0.8125) == 0.0625  # below the minimum: a save would not store it
+    assert priorities(server) == {}
+    assert Thought.check_indexes()["total"] == 0
 
 
 @pytest.mark.parametrize("fields", [None, ["name"]], ids=["whole", "partial"])

@@ -20,6 +20,7 @@ from popoto.orm.keys import index_part
 from popoto.orm.model import Model
 
 TOKENS = b"$Token:"
+NONE = msgpack.packb(None)
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 BESIDE = ("::values", "::shared")  # what an index keeps beside its sets
 
@@ -83,6 +84,8 @@ def indexes_agree(model: type[Model]) -> None:
         found[name] = {text: score for text, score in found[name].items() if text not in gone}
         if not found[name]:
             del found[name]
+    shapes = _shapes(found.pop(keys.order + "::shapes", b""))
+    assert not shapes or keys.class_set.encode() in everything, "shapes outlived the records"
     due = found.pop(keys.expiry, {})
     assert set(due) == set(expiry), f"who expires: the set says {set(due)}, the records say {set(expiry)}"
     assert all(abs(due[key] - at) <= 5 for key, at in expiry.items()), (due, expiry)
@@ -95,8 +98,12 @@ def indexes_agree(model: type[Model]) -> None:
         assert found[name] == held, name
 
     for key in records:
-        side = everything.get(key + b"::$occ")
-        assert _occupied(side and side[1]) == _places_of(expected, key, keys.home), f"occupancy of {key!r}"
+        side, places = everything.get(key + b"::$occ"), _places_of(expected, key, keys.home)
+        if side is None and shapes:
+            implied = _implied(shapes, key, everything[key][1])
+            assert places <= implied and key.decode() not in expiry, f"occupancy of {key!r}: {places - implied}"
+        else:
+            assert _occupied(side and side[1]) == places, f"occupancy of {key!r}"
     start = keys.record.encode() + b":"
     owners = {key.removesuffix(b"::$occ") for key in everything if key.startswith(start) and key.endswith(b"::$occ")}
     assert owners - expired <= set(records), "an occupancy outlived its record"
@@ -261,6 +268,24 @@ def _occupied(packed: bytes | None) -> set[str]:
             places.add(b":".join([base, *parts]).decode())
         elif b"None" not in parts:
             places.add((base if kind == b"x" else b"::".join([base, b":".join(parts)])).decode())
+    return places
+
+
+def _shapes(packed: bytes) -> list[Any]:
+    unpacker = msgpack.Unpacker(raw=False)
+    unpacker.feed(packed)
+    return list(unpacker)
+
+
+def _implied(shapes: list[Any], rk: bytes, raw: dict[bytes, bytes]) -> set[str]:
+    """Return the places that the shapes name for a record (popoto.orm.shapes)."""
+    parts = rk.decode().split(":")
+    places = set()
+    for _slot, _kind, base, origin in (slot for shape in shapes for slot in shape):
+        if isinstance(origin, str):
+            places.add(f"{base}:{msgpack.unpackb(raw.get(origin.encode(), NONE))}")
+        else:
+            places.add(":".join([base, *(parts[at] for at in origin)]))
     return places
 
 

@@ -403,7 +403,7 @@ local function advance(set, most, count)
     end
     if left == 0 then break end
   end
-  set.at = set.walk.score
+  set.at, set.known = set.walk.score, nil
   local together = set.signal.sets
   for i = 1, #together do together[i].falls = nil end
   if left == 0 then return end

@@ -74,3 +74,5 @@ local function foreign_access_key(key, rk)
   local staged, log, meta = access_keys(key, rk)
   return wrong_type(key, 'zset') or wrong_type(staged, 'list') or wrong_type(log, 'list') or wrong_type(meta, 'hash')
 end
+
+kinds.a.foreign = function(_, key, rk) return foreign_access_key(key, rk) end

@@ -163,6 +163,13 @@ do
       end
       return places
     end,
+    foreign = function(_, key, rk)
+      local refusal = kinds.b.probe(_, key) or wrong_type(key .. ':tf:' .. rk, 'zset')
+      for term in pairs(refusal and {} or counts_of(key, rk)) do
+        refusal = refusal or wrong_type(key .. ':inv:' .. term, 'zset')
+      end
+      return refusal
+    end,
     holds = function(_, key, rk, place, member)
       local what = string.sub(place, #key + 1)
       if not member or what == ':dl' then return true end

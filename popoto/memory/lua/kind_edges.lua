@@ -85,6 +85,7 @@ kinds.g = {
     local node = not member and string.sub(place, #base + 2)
     return node and string.sub(node, 1, #space + #model + 1) == space .. model .. ':' and node or nil
   end,
+  foreign = function(e, key, rk) return kinds.g.check(e, key, rk, rk) end,
   sweep = function(place, base)
     forget_node(base, string.sub(place, #base + 2))
     return 1

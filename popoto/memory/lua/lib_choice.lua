@@ -46,17 +46,24 @@ local function choice_of(sets, aggregate, first, bound, goal)
   local function falls_of(set, most)
     if set.falls then return set.falls end
     local walk, falls = set.walk, {}
+    local known = set.known -- what was read here, as long as this set is not walked on
+    if not known then
+      known = {}
+      set.known = known
+    end
     local left, flat = walk.left, false
 
     local function past_equals(most_depth) -- many equal ones come first: the bound falls where they end
-      local tied = walk.tied()
+      local tied = known.tied or walk.tied()
+      known.tied = tied
       if tied > 0 and tied < most_depth then falls[#falls + 1] = {tied, fall_to(set, walk.beyond(), most)} end
     end
 
     for i = 1, #DEPTHS do
       local depth = DEPTHS[i]
       if depth >= left then break end
-      local at = walk.ahead(depth)
+      local at = known[depth] or walk.ahead(depth)
+      known[depth] = at
       if at ~= set.at then
         if flat then past_equals(depth) end
         falls[#falls + 1] = {depth, fall_to(set, at, most)}

@@ -39,8 +39,8 @@ end
 -- Give the stored entries the slot names of the fields as they are called now.
 local side = occupancy_key(rk)
 local blob = redis.call('GET', side)
-if blob and #request.renamed > 0 then
-  local entries = cmsgpack.unpack(blob)
+if #request.renamed > 0 then
+  local _, entries = stored_occupancy(rk)
   for i = 1, #entries do
     local field, role = string.match(entries[i][1], '^([^#]*)(.*)$')
     for r = 1, #request.renamed do
@@ -48,7 +48,7 @@ if blob and #request.renamed > 0 then
     end
     entries[i][1] = field .. role
   end
-  redis.call('SET', side, cmsgpack.pack(entries))
+  if #entries > 0 then occ_set(rk, entries) end
 end
 
 for r = 1, #request.renamed do -- the stored record has its partition under the field's old name
@@ -57,7 +57,7 @@ end
 if request.key ~= rk then plan.moved = rk end
 local asked, job, sentence = pcall(check_commit, request.key, plan, ARGV[3])
 if not asked or not job then
-  if blob then redis.call('SET', side, blob) end
+  if blob then redis.call('SET', side, blob) else occ_del(rk) end
   return {asked and sentence or tostring(job)}
 end
 write_commit(job)
@@ -70,4 +70,5 @@ if plan.moved then
 end
 redis.call('HINCRBY', KEYS[8], 'migrated', 1)
 if expiring > 0 then reap(home) end
+forget_shapes(KEYS[5], KEYS[6])
 return 'done'

@@ -22,8 +22,9 @@ end
 local out = {}
 for i = 1, #keys do
   local rk = keys[i]
-  local held, side = redis.call('TYPE', rk).ok, rk .. '::$occ'
+  local held = redis.call('TYPE', rk).ok
+  local read, blob, entries = pcall(stored_occupancy, rk)
   out[i] = {rk, held, held == 'hash' and redis.call('HGETALL', rk) or {},
-    redis.call('TYPE', side).ok == 'string' and redis.call('GET', side)}
+    read and blob and cmsgpack.pack(entries) or false}
 end
 return out

@@ -21,10 +21,10 @@ if before then return before end
 local refusal = wrong_type(home.class, 'set') or wrong_type(home.order, 'zset') or wrong_type(home.expiry, 'zset')
 if refusal then return redis.error_reply(refusal) end
 local records = cmsgpack.unpack(ARGV[1])
-local events, told = {}, {}
+local events, told, occupied = {}, {}, {}
 for i = 1, #records do
   local rk, _, event = unpack(records[i])
-  refusal = refused_removal(rk)
+  refusal, occupied[rk] = refused_removal(rk)
   if event ~= '' and not refusal then
     events[i] = cmsgpack.unpack(event)
     told[i], refusal = event_log.begin(events[i], rk, redis.call('EXISTS', rk) == 1)
@@ -34,10 +34,13 @@ end
 
 local existed = {}
 for i = 1, #records do
-  existed[i] = drop_record(records[i][1], home)
+  local rk = records[i][1]
+  existed[i] = drop_record(rk, home, occupied[rk])
+  occupied[rk] = nil
   if events[i] and existed[i] == 1 then event_log.removed(events[i], told[i]) end -- once, if a key comes twice
 end
 reap(home)
+forget_shapes(home.class, home.order)
 local failed, failed_at
 for i = 1, #records do
   local sentence = run_recorded(cmsgpack.unpack(records[i][2]), records[i][1], 'deleted')

@@ -7,11 +7,13 @@
 -- ARGV[1]  bytes   packed request: records (their keys), fields (of the hash, to be read), prefix
 --
 -- returns  for each record false when nothing is stored, its type when it is no hash, else
---          {values, occupancy, in class set, in order, expiry, lies}
+--          {values, occupancy, in class set, in order, expiry, lies, lasting, foreign}
 --            values     of the fields, as stored
 --            occupancy  packed list of entries; false = none, or none that can be read
 --            expiry     0 = right, 1 = missing, 2 = wrong
+--            lasting    1 = it never expires, and has a list of its own all the same (lib_occupancy)
 --            lies       for each entry of the occupancy 0 = not whole, 1 = whole, a text = whole, with this payload
+--            foreign    sentences: keys of its index entries that hold another type
 -- errors   WRONGTYPE: one of the model's own keys holds something else; nothing was written
 -- cost     O(records * entries of a record)
 local home = {class = KEYS[1], order = KEYS[2], expiry = KEYS[3]}
@@ -34,16 +36,19 @@ for i, rk in ipairs(request.records) do
   if held == 'none' then out[i] = false
   elseif held ~= 'hash' then out[i] = held
   else
-    local entries, lies, occupancy = entries_of(rk), {}, false
+    local entries, lies, foreign, occupancy = entries_of(rk), {}, {}, false
     if entries then
       occupancy = cmsgpack.pack(entries)
       for k = 1, #entries do
-        local lie = not kinds[entries[k][2]] or entry_lies(entries[k], rk)
+        local lie, sentence = true, nil
+        if kinds[entries[k][2]] then lie, sentence = entry_lies(entries[k], rk) end
         lies[k] = lie == true and 1 or lie or 0
+        foreign[#foreign + 1] = sentence
       end
     end
     out[i] = {redis.call('HMGET', rk, unpack(request.fields)), occupancy, redis.call('SISMEMBER', home.class, rk),
-      redis.call('ZSCORE', home.order, rk) and 1 or 0, expiry_fault(rk), lies}
+      redis.call('ZSCORE', home.order, rk) and 1 or 0, expiry_fault(rk), lies,
+      redis.call('PEXPIRETIME', rk) < 0 and redis.call('EXISTS', occupancy_key(rk)) or 0, foreign}
   end
 end
 return out

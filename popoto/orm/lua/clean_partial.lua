@@ -22,7 +22,7 @@ for _, rk in ipairs(request.records) do
   if lacking and (redis.call('HGET', rk, request.auto) or '') == '' then
     for _, e in ipairs(entries_of(rk) or {}) do
       local key = entry_key(e)
-      if kinds[e[2]] and not kinds[e[2]].probe(e, key) then kinds[e[2]].drop(e, key, rk) end
+      if kinds[e[2]] and not kinds[e[2]].probe(e, key) then past_foreign(nil, key, kinds[e[2]].drop, e, key, rk) end
     end
     occ_del(rk)
     redis.call('DEL', rk)
@@ -33,4 +33,5 @@ for _, rk in ipairs(request.records) do
   end
 end
 reap(home)
+forget_shapes(home.class, home.order)
 return {deleted, redis.call('ZCOUNT', home.expiry, '-inf', now_ms)}

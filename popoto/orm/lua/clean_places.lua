@@ -21,13 +21,15 @@ if refusal then return refusal end
 local function let_go(rk)
   for _, e in ipairs(entries_of(rk) or {}) do
     local kind, key = kinds[e[2]], entry_key(e)
-    local unwalked = kind and (not kind.owner or kind.places and #kind.places(e, key, rk) == 0)
-    if unwalked and not kind.sweep then kind.drop(e, key, rk) end
+    past_foreign(nil, key, function()
+      local unwalked = kind and (not kind.owner or kind.places and #kind.places(e, key, rk) == 0)
+      if unwalked and not kind.sweep then kind.drop(e, key, rk) end
+    end)
   end
 end
 
 local removal = {set = 'SREM', zset = 'ZREM', hash = 'HDEL'}
-return walk_places(request, function(job, member, rk, held)
+local removed = walk_places(request, function(job, member, rk, held)
   local kind = job.kind
   if kind and kind.sweep then return kind.sweep(job[1], job[2], member, rk) end
   if member then redis.call(removal[held], job[1], member)
@@ -37,3 +39,5 @@ return walk_places(request, function(job, member, rk, held)
   end
   return 1
 end)
+forget_shapes(home.class, home.order)
+return removed

@@ -23,12 +23,12 @@ local refusal = wrong_type(home.class, 'set') or wrong_type(home.order, 'zset') 
 if refusal then return redis.error_reply(refusal) end
 
 -- the lists name the same records, unless some were lost; whatever one of them names is deleted
-local records, foreign, lost = {}, {}, cmsgpack.unpack(ARGV[3])
+local records, occupied, foreign, lost = {}, {}, {}, cmsgpack.unpack(ARGV[3])
 local function take(rk)
   if string.sub(rk, 1, #prefix) ~= prefix then foreign[#foreign + 1] = rk
   else
-    refusal = refusal or refused_removal(rk)
     records[#records + 1] = rk
+    if not refusal then refusal, occupied[rk] = refused_removal(rk) end
   end
 end
 for i = 1, #lost do
@@ -43,7 +43,11 @@ end
 if refusal then return redis.error_reply(refusal) end
 
 local existed = 0
-for i = 1, #records do existed = existed + drop_record(records[i], home) end
+for i = 1, #records do
+  local rk = records[i]
+  existed = existed + drop_record(rk, home, occupied[rk])
+  occupied[rk] = nil
+end
 for i = 1, #foreign do
   redis.call('SREM', home.class, foreign[i])
   redis.call('ZREM', home.order, foreign[i])
@@ -51,6 +55,7 @@ for i = 1, #foreign do
 end
 local more = redis.call('EXISTS', home.class, home.order, home.expiry) > 0
 if not more then
+  redis.call('DEL', shapes_key(home.order))
   local keys = cmsgpack.unpack(ARGV[4])
   for i = 1, #keys do redis.call('UNLINK', keys[i]) end
 end

@@ -18,6 +18,10 @@
 --                    seen     partial only: flat list of fields that the caller does not name but an entry was made of, and
 --                             their bytes (false for none) as it has them; where other bytes are stored, STALE
 --                    expire   {'px', ms from now}, {'at', ms}, {'persist'}; missing = leave
+--                    shape    the entries follow this packed shape of lib_occupancy, so that no list of them need be kept;
+--                             missing: it is
+--                    texts    with shape, unless a full save leaves slots of it empty: flat list of entries whose part is a
+--                             text: number of the entry, counted from 1, and field
 --                    commands what on_save hooks recorded, run last
 --                    event    of a model with an event stream: see lib_event
 -- ARGV[2]  bytes   packed list of entries (lib_record); of a full save it is the new occupancy to the letter

@@ -30,16 +30,17 @@ function set_kind.put(e, key, rk)
       if owner ~= rk then redis.call('SREM', key, owner) end
     end
   end
-  if redis.call('SADD', key, rk) == 1 and is_text[e[2]] and e[5] ~= true then
-    redis.call('ZADD', e[3] .. '::values', 0, e[4][1])
-  end
+  local added = redis.call('SADD', key, rk)
+  if added == 1 and is_text[e[2]] and e[5] ~= true then redis.call('ZADD', e[3] .. '::values', 0, e[4][1]) end
+  return added
 end
 
 function set_kind.drop(e, key, rk)
-  redis.call('SREM', key, rk)
+  local removed = redis.call('SREM', key, rk)
   if is_text[e[2]] and e[5] ~= true and redis.call('EXISTS', key) == 0 then
     redis.call('ZREM', e[3] .. '::values', e[4][1])
   end
+  return removed
 end
 
 -- What maintenance asks. A listed text whose set is gone leads nowhere; the others are no record's own.

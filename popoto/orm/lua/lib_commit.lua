@@ -91,6 +91,35 @@ local function keep_undeclared(entries, packed, stored, staying, moved)
   return moved and #entries or declared, packed
 end
 
+-- What the record occupies before a save: the bytes of its list (nil: none is known, '' = implied); the list, left empty
+-- where it is `entries` already, and whether that is so; is it listed; the model's shapes, of a plan that has one; and
+-- whether the list is what the hash tells, unproved. See lib_occupancy.
+local function occupied(rk, exists, plan, packed, entries)
+  local blob, shapes
+  if plan.shape then
+    local kept = redis.call('MGET', occupancy_key(rk), shapes_key(home.order))
+    blob, shapes = kept[1], kept[2]
+    if not blob and not exists then return nil, {}, false, false, shapes, false end -- if it was lost, SADD will tell
+    if not blob and shapes == plan.shape and plan.texts and not plan.moved then
+      if plan.partial then return '', implied().named_entries(rk, plan, entries, shapes), false, false, shapes, true end
+      local stored
+      for i = 1, #plan.texts, 2 do
+        local e, text = entries[plan.texts[i]], text_in(redis.call('HGET', rk, plan.texts[i + 1]))
+        if text ~= e[4][1] then
+          stored = stored or {unpack(entries)}
+          stored[plan.texts[i]] = {e[1], e[2], e[3], {text or ''}, false}
+        end
+      end
+      return '', stored or {}, not stored, false, shapes, true
+    end
+  else
+    blob = redis.pcall('GET', occupancy_key(rk)) -- of another type: refused by stored_occupancy
+  end
+  if blob == packed and exists and not plan.moved and not plan.partial then return blob, {}, true, true, shapes, false end
+  local known, stored = stored_occupancy(rk)
+  return known, stored, false, blob and true, shapes, false
+end
+
 local function check_commit(rk, plan, packed)
   local old_rk = plan.moved or rk
   local held = redis.call('TYPE', old_rk).ok
@@ -104,10 +133,7 @@ local function check_commit(rk, plan, packed)
   end
 
   local entries = cmsgpack.unpack(packed)
-  local blob = redis.call('GET', occupancy_key(old_rk))
-  local unchanged = blob == packed and exists and not plan.moved and not plan.partial
-  local stored = {}
-  if blob and not unchanged then blob, stored = stored_occupancy(old_rk) end
+  local blob, stored, unchanged, listed, shapes, follows = occupied(old_rk, exists, plan, packed, entries)
   local old_of, staying = {}, {}
   for i = 1, #stored do
     refusal = unknown_kind(stored[i])
@@ -116,7 +142,7 @@ local function check_commit(rk, plan, packed)
   end
   for i = 1, #entries do staying[entries[i][1]] = true end
 
-  local payloads, count = {}, #entries
+  local payloads, count, declared = {}, #entries, #entries
   for i = 1, count do
     if plan.payload[i] ~= false then payloads[i] = plan.payload[i] end
   end
@@ -152,8 +178,9 @@ local function check_commit(rk, plan, packed)
   if plan.event then event, refusal = event_log.begin(plan.event, old_rk, exists) end -- see lib_event
   if refusal then return nil, refusal end
   return {rk = rk, old_rk = old_rk, plan = plan, packed = packed, entries = entries, count = count, keys = keys,
-    payloads = payloads, exists = exists, blob = blob, unchanged = unchanged, stored = stored, old_of = old_of,
-    staying = staying, event = event}
+    payloads = payloads, exists = exists, blob = blob, listed = listed, unchanged = unchanged, stored = stored,
+    old_of = old_of, staying = staying, event = event, shapes = shapes,
+    follows = follows, implied = plan.shape and (plan.partial and follows or not plan.partial and #entries == declared)}
 end
 
 -- Let the records after this one in the batch see it as saved: their unique values may not be its, but may be those that
@@ -171,7 +198,7 @@ local function claim(job)
   end
 end
 
--- Set or lift the expiry, and note it: what a TTL decides is counted on the server's clock.
+-- Set or lift the expiry, and note it: what a TTL decides is counted on the server's clock. Returns true when it has one.
 local function write_expiry(rk, expire, moved)
   if expire then
     if expire[1] == 'px' then redis.call('PEXPIRE', rk, expire[2])
@@ -182,7 +209,22 @@ local function write_expiry(rk, expire, moved)
     local at = redis.call('PEXPIRETIME', rk)
     if at == -1 then redis.call('ZREM', home.expiry, rk)
     else redis.call('ZADD', home.expiry, math.max(at, 0), rk) end -- a date that is over: the hash is gone, and due
+    return at ~= -1
   end
+  return false
+end
+
+-- Keep what the record occupies now (lib_occupancy).
+local function write_occupancy(job, expires)
+  local rk, plan = job.rk, job.plan
+  if not job.implied or expires then
+    if plan.partial and job.follows then occ_set(rk, implied().entries(rk, true, job.shapes)) -- not all were read
+    elseif plan.partial then occ_set(rk, job.entries)
+    elseif not job.unchanged or not job.listed then redis.call('SET', occupancy_key(rk), job.packed) end
+    return
+  end
+  if job.listed then occ_del(rk) end
+  if job.shapes ~= plan.shape then implied().learn(home.order, plan.shape, job.shapes) end
 end
 
 local function write_commit(job)
@@ -190,7 +232,7 @@ local function write_commit(job)
   local unchanged, stored, old_of = job.unchanged, job.stored, job.old_of
   if job.blob and not job.exists then -- it expired, and nobody has cleaned up yet: it is not to live on in the new one
     drop_record(old_rk, home)
-    stored, old_of, unchanged = {}, {}, false
+    stored, old_of, unchanged, job.unchanged = {}, {}, false, false
   end
   -- first what the stored record occupies and the new one does not, then the new
   for i = 1, #stored do
@@ -207,18 +249,16 @@ local function write_commit(job)
   end
   local created = 0
   if #plan.hash > 0 then created = redis.call('HSET', rk, unpack(plan.hash)) end
-  redis.call('SADD', home.class, rk)
+  if redis.call('SADD', home.class, rk) == 0 and job.shapes and not job.exists and not job.blob then
+    implied().drop_lost(rk, job.shapes) -- the hash was deleted by other means than the model
+  end
   redis.call('ZADD', home.order, 0, rk)
   for i = 1, job.count do
     local e = entries[i]
-    replace_entry(e, keys[i], rk, job.payloads[i], unchanged and e or old_of[e[1]], old_rk)
+    local absent = replace_entry(e, keys[i], rk, job.payloads[i], unchanged and e or old_of[e[1]], old_rk)
+    if absent and job.follows then implied().take_out(e, rk) end
   end
-  if plan.partial then
-    redis.call('SET', occupancy_key(rk), cmsgpack.pack(entries))
-  elseif not unchanged then
-    redis.call('SET', occupancy_key(rk), job.packed)
-  end
-  write_expiry(rk, plan.expire, plan.moved)
+  write_occupancy(job, write_expiry(rk, plan.expire, plan.moved))
   if plan.expire or plan.moved or expiring > 0 then
     for i = 1, #entries do
       local expire = kinds[entries[i][2]].expire

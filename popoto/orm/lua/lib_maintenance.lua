@@ -12,6 +12,7 @@
 --   holds(e, key, rk, place, member)   true when the entry takes up this place, or may. The rule: it is among its places,
 --                               or the kind has no function `places`.
 --   payload(e, key, rk)         what `put` would write, read back as text; nil = the model's values do not tell it
+--   foreign(e, key, rk)         a sentence when a key that holds something of this record holds another type. The rule: `probe`
 --   mend(e, key, rk, payload)   put again where some of its places are there already, or may be. The rule: `put`.
 --   sweep(place, base, member, rk)     remove a place that leads nowhere; returns how many places went with it. The
 --                               rule: that one. For kinds whose places depend on one another.
@@ -37,6 +38,18 @@ local function state_of(rk)
     place_state[rk] = state
   end
   return state
+end
+
+-- Call f; where it stumbles over a key of another type than an index keeps there, `instead` is returned, and a sentence, for
+-- which `about` says where.
+local function past_foreign(instead, about, f, ...)
+  local done, result = pcall(f, ...)
+  if done then return result end
+  local text = type(result) == 'table' and result.err or tostring(result)
+  if not string.find(text, 'WRONGTYPE', 1, true) then error(result) end
+  if string.find(text, 'nothing was written', 1, true) then return instead, text end
+  return instead, 'WRONGTYPE a key of the index ' .. about .. ' holds another type than the index keeps there; nothing ' ..
+    'was written. Move that key away, then run rebuild_indexes().'
 end
 
 -- The entries of a record; nil where it has no list of them, or none that can be read.
@@ -78,14 +91,26 @@ local function place_exists(place, member)
   return has_member[held] ~= nil and has_member[held](place, member)
 end
 
--- true or the payload's text when the entry lies whole where it should, else false
-local function entry_lies(e, rk)
+local function lies(e, rk)
   local kind, key = kinds[e[2]], entry_key(e)
   local places = places_of(e, key, rk)
   for i = 1, #places, 2 do
-    if not place_exists(places[i], places[i + 1]) then return false end
+    if not place_exists(places[i], places[i + 1]) then
+      local sentence = kind.type_of and wrong_type(places[i], kind.type_of(places[i], e[3]))
+      if sentence then error({err = sentence}) end
+      return false
+    end
   end
   return kind.payload and kind.payload(e, key, rk) or true
+end
+
+-- true or the payload's text when the entry lies whole where it should, else false; and a sentence where a key of it holds
+-- another type.
+local function entry_lies(e, rk)
+  local kind = kinds[e[2]]
+  local sentence = (kind.foreign or kind.probe)(e, entry_key(e), rk)
+  if sentence then return false, sentence end
+  return past_foreign(false, e[3], lies, e, rk)
 end
 
 -- The kind that a key belongs to, of those that share its base; nil when it is none's.
@@ -97,8 +122,8 @@ local function kind_of_place(job, held)
 end
 
 -- What is wrong with one member of a job's key: 'dead', 'stale' or nil; and the record. Where the record has no readable
--- list of its entries, or one of a kind that nobody here knows, nothing is said.
-local function fault_of(job, member, value)
+-- list of its entries, or one of a kind that nobody here knows, or a key of another type is in the way, nothing is said.
+local function fault_in(job, member, value)
   local place, base, kind, rk = job[1], job[2], job.kind, job[4]
   if not rk then
     if kind then rk = kind.owner(place, base, member, value) else rk = member end
@@ -117,6 +142,16 @@ local function fault_of(job, member, value)
   return 'stale', rk
 end
 
+local function fault_of(job, member, value)
+  local rk
+  local what = past_foreign(nil, job[1], function()
+    local found
+    found, rk = fault_in(job, member, value)
+    return found
+  end)
+  return what, rk
+end
+
 local members_of = {
   set = function(place) return redis.call('SMEMBERS', place), 1 end,
   zset = function(place) return redis.call('ZRANGE', place, 0, -1), 1 end,
@@ -126,8 +161,8 @@ local size_of_place = {set = 'SCARD', zset = 'ZCARD', hash = 'HLEN'}
 
 -- Look at keys of indexes. request:
 --   jobs   list of {place, base, kinds, owner, members}; base false: of the model itself (all records, order, expiry);
---          kinds: those that share the base, {} = any; owner: the record that the whole key belongs to, else false; members: flat list as SMEMBERS, ZRANGE or HGETALL give it,
---          of a key too large to be read here; else false
+--          kinds: those that share the base, {} = any; owner: the record that the whole key belongs to, else false;
+--          members: flat list as SMEMBERS, ZRANGE or HGETALL give it, of a key too large to be read here; else false
 --   most   members visited in one call
 -- act(job, member, rk, held) is called for each fault; its result is counted.
 -- Returns one pair for each job that was done: {dead, stale}; {-1, type} for a key that is too large to be read here.
@@ -138,14 +173,14 @@ local function walk_places(request, act)
     local place, given = job[1], job[5]
     local held = redis.call('TYPE', place).ok
     job.kind = kind_of_place(job, held)
-    local whole = job[4] or (job.kind and job.kind.owner(place, job[2], false))
+    local whole = job[4] or (job.kind and past_foreign(nil, place, job.kind.owner, place, job[2], false))
     if #job[3] > 0 and not job.kind and not job[4] then held = 'none' end
     local dead, stale = 0, 0
     local function judge(member, value)
       visited = visited + 1
       local what, rk = fault_of(job, member, value)
       if not what or (given and not place_exists(place, member)) then return end
-      local n = act(job, member, rk, held)
+      local n = past_foreign(0, place, act, job, member, rk, held)
       if what == 'dead' then dead = dead + n else stale = stale + n end
     end
     if held ~= 'none' then

@@ -1,8 +1,8 @@
 -- lib_record: what a record occupies, and how a record leaves.
 --
--- A record lives in a hash `rk`. Beside it the string `rk::$occ` holds its occupancy: one packed entry for each place in
--- which an index knows the record. It outlives the record, so that whoever finds the record gone (expired, deleted by
--- hand) can still remove every trace of it. An entry is
+-- A record lives in a hash `rk`. What it occupies is a list with one entry for each place in which an index knows the
+-- record; lib_occupancy keeps it so that whoever finds the record gone (expired, deleted by hand) can still remove every
+-- trace of it. An entry is
 --   {slot, kind, base, parts, kept}
 --   slot   names the entry within the record ("status", "relevance#base"); at most one entry a slot
 --   kind   how it is written and removed: a table in `kinds`, one fragment (kind_*.lua) each
@@ -12,8 +12,9 @@
 -- A kind is a table of functions; `e` is an entry, `key` its index key, `rk` the member that stands for the record:
 --   check(e, key, rk, old_rk, payload, old)   a sentence when the entry may not be written (before the first write), or nil
 --   put(e, key, rk, payload, old, old_key, old_rk)   write it. payload = nil: keep what `old`, the stored entry of the
---                                        same slot, has (it may lie in another key and under another member)
---   drop(e, key, rk)                     remove it
+--                                        same slot, has (it may lie in another key and under another member). Of a
+--                                        set: returns 1 where the record was no member
+--   drop(e, key, rk)                     remove it. Of a set: returns 0 where the record was no member
 --   probe(e, key)                        a sentence when a key of it holds another type, or nil
 --   expire(e, rk)                        give what is the record's own its expiry, or none. A kind without such data has no
 --                                        such function
@@ -45,39 +46,7 @@ local function wrong_type(key, expected)
   end
 end
 
-local function occupancy_key(rk) return rk .. '::$occ' end
-
--- The entries of a packed occupancy; nil when these bytes are no list of entries.
-local function read_occupancy(blob)
-  local unpacked = {pcall(cmsgpack.unpack, blob)}
-  local entries = unpacked[2]
-  if not unpacked[1] or #unpacked ~= 2 or type(entries) ~= 'table' then return nil end
-  if #entries == 0 and next(entries) ~= nil then return nil end
-  for i = 1, #entries do
-    local e = entries[i]
-    if type(e) ~= 'table' or type(e[1]) ~= 'string' or type(e[2]) ~= 'string' or type(e[3]) ~= 'string'
-      or type(e[4]) ~= 'table' then return nil end
-    for p = 1, #e[4] do
-      if type(e[4][p]) ~= 'string' then return nil end
-    end
-  end
-  return entries
-end
-
-local function stored_occupancy(rk)
-  local blob = redis.call('GET', occupancy_key(rk))
-  if not blob then return nil, {} end
-  local entries = read_occupancy(blob)
-  if not entries then
-    error({err = 'UNINDEXED the list of what ' .. rk .. ' occupies cannot be read; nothing was written. ' ..
-      'Run rebuild_indexes().'})
-  end
-  return blob, entries
-end
-
-local function occ_set(rk, entries) redis.call('SET', occupancy_key(rk), cmsgpack.pack(entries)) end
-
-local function occ_del(rk) redis.call('DEL', occupancy_key(rk)) end
+LIB_OCCUPANCY
 
 local function unknown_kind(e)
   if not kinds[e[2]] then
@@ -87,38 +56,45 @@ local function unknown_kind(e)
 end
 
 -- Write entry `e` in place of `old`, the stored entry of its slot (nil: none). `put` reads what it keeps from the old place;
--- then that place is cleared.
+-- then that place is cleared. Returns true where the record was not a member of it, of a set.
 local function replace_entry(e, key, rk, payload, old, old_rk)
   local old_key = old and entry_key(old)
   if old and old[2] ~= e[2] then
     kinds[old[2]].drop(old, old_key, old_rk)
     old, old_key = nil, nil
   end
-  kinds[e[2]].put(e, key, rk, payload, old, old_key, old_rk)
-  if old and (old_key ~= key or old_rk ~= rk) then kinds[e[2]].drop(old, old_key, old_rk) end
+  local added = kinds[e[2]].put(e, key, rk, payload, old, old_key, old_rk)
+  if old and (old_key ~= key or old_rk ~= rk) then return kinds[e[2]].drop(old, old_key, old_rk) == 0 end
+  return added == 1
 end
 
--- A sentence when a key that the removal of the record writes holds another type, or its kind is unknown; or nil.
+-- A sentence when a key that the removal of the record writes holds another type, or its kind is unknown; or nil. And the
+-- record's entries where they are implied: nothing that happens to other records changes those.
 local function refused_removal(rk)
-  local refusal, _, entries = wrong_type(rk, 'hash'), stored_occupancy(rk)
+  local refusal, known, entries = wrong_type(rk, 'hash'), stored_occupancy(rk, true)
   for i = 1, #entries do
     local e = entries[i]
     refusal = refusal or unknown_kind(e) or kinds[e[2]].probe(e, entry_key(e))
   end
-  return refusal
+  return refusal, known == '' and entries or nil
 end
 
--- Remove every trace of the record; `home` names the model's own keys. Returns 1 if its hash existed.
-local function drop_record(rk, home)
-  local read, _, entries = pcall(stored_occupancy, rk) -- in the midst of writes a list that cannot be read stops nothing
-  for i = 1, read and #entries or 0 do
+-- Remove every trace of the record; `home` names the model's own keys, `entries` is what it occupies, where that is
+-- implied (nil: it is read). Returns 1 if its hash existed.
+local function drop_record(rk, home, entries)
+  local listed = not entries
+  if listed then
+    local read, _, stored = pcall(stored_occupancy, rk, true) -- in the midst of writes a list that cannot be read stops nothing
+    entries = read and stored or {}
+  end
+  for i = 1, #entries do
     local e = entries[i]
     if kinds[e[2]] then kinds[e[2]].drop(e, entry_key(e), rk) end
   end
   redis.call('SREM', home.class, rk)
   redis.call('ZREM', home.order, rk)
   redis.call('ZREM', home.expiry, rk)
-  redis.call('DEL', occupancy_key(rk))
+  if listed then redis.call('DEL', occupancy_key(rk)) end
   return redis.call('DEL', rk)
 end
 

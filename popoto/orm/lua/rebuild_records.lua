@@ -6,7 +6,8 @@
 -- KEYS[4]  -       sentinel of the same hash tag, never written
 -- ARGV[1]  bytes   packed request:
 --                    fields   of the hash, which the entries were made of
---                    records  list of {key, values of these fields as they were read, entries, payloads}; see commit
+--                    records  list of {key, values of these fields as they were read, entries, payloads, shape}; see
+--                             commit (shape false: none)
 --                    prefix   what a record's key begins with
 --
 -- returns  for each record 'done'; 'gone'; 'changed' when a field is not what was read (nothing is written for it); or
@@ -28,22 +29,19 @@ local function is_as_read(rk, values)
   return true
 end
 
-local function drop_entry(e, rk)
-  local key = entry_key(e)
-  local sentence = kinds[e[2]].probe(e, key)
-  if not sentence then kinds[e[2]].drop(e, key, rk) end
-  return sentence
+local function refused(e, key, rk, payload, old)
+  return kinds[e[2]].probe(e, key) or kinds[e[2]].check(e, key, rk, rk, payload, old)
 end
 
 -- The stored entry is the wanted one, and lies where it should: what a kind counts must not be counted again.
-local function is_right(old, e, rk, payload)
+local function is_right(old, e, lie, payload)
   if old[2] ~= e[2] or entry_key(old) ~= entry_key(e) or old[5] ~= e[5] then return false end
-  local lie = entry_lies(old, rk)
   return lie == true or (lie and (payload == nil or tonumber(lie) == payload))
 end
 
--- Bring the entries of one record to what they should be; the sentences of those that cannot be.
-local function rebuild(rk, entries, payloads)
+-- Bring the entries of one record to what they should be; the sentences of those that cannot be. Where a key of another
+-- type is in the way of a stored entry, its place is left as it is, and stays in the record's list.
+local function rebuild(rk, entries, payloads, shape)
   local sentences, old_of, wanted, kept = {}, {}, {}, {}
   for _, old in ipairs(entries_of(rk) or {}) do
     local sentence = unknown_kind(old)
@@ -52,16 +50,22 @@ local function rebuild(rk, entries, payloads)
   end
   for i, e in ipairs(entries) do
     wanted[e[1]] = true
-    local old, key = old_of[e[1]], entry_key(e)
-    local payload = payloads[i]
+    local old, key, payload, lie, foreign = old_of[e[1]], entry_key(e), payloads[i], false, nil
     if payload == false then payload = nil end
-    local sentence = kinds[e[2]].probe(e, key) or kinds[e[2]].check(e, key, rk, rk, payload, old)
+    if old then lie, foreign = entry_lies(old, rk) end
+    local sentence = foreign
+    if not sentence then
+      local stumbled
+      sentence, stumbled = past_foreign(nil, e[3], refused, e, key, rk, payload, old)
+      sentence = sentence or stumbled
+    end
     if sentence then
       sentences[#sentences + 1] = sentence
-      if old then drop_entry(old, rk) end
-    elseif old and is_right(old, e, rk, payload) then kept[#kept + 1] = e
+      if old and string.sub(sentence, 1, 9) == 'WRONGTYPE' then kept[#kept + 1] = old
+      elseif old then kinds[old[2]].drop(old, entry_key(old), rk) end
+    elseif old and is_right(old, e, lie, payload) then kept[#kept + 1] = e
     else
-      local here = not old or (old[2] == e[2] and entry_key(old) == key and not entry_lies(old, rk))
+      local here = not old or (old[2] == e[2] and entry_key(old) == key and not lie)
       if here and kinds[e[2]].mend then kinds[e[2]].mend(e, key, rk, payload)
       else replace_entry(e, key, rk, payload, old, rk) end
       kept[#kept + 1] = e
@@ -69,13 +73,23 @@ local function rebuild(rk, entries, payloads)
   end
   for slot, old in pairs(old_of) do
     if string.sub(slot, 1, 1) == '+' then kept[#kept + 1] = old -- declared by no save (lib_commit)
-    elseif not wanted[slot] then sentences[#sentences + 1] = drop_entry(old, rk) end
+    elseif not wanted[slot] then
+      local _, sentence = entry_lies(old, rk)
+      if sentence then
+        sentences[#sentences + 1] = sentence
+        kept[#kept + 1] = old
+      else kinds[old[2]].drop(old, entry_key(old), rk) end
+    end
   end
   local sentence = wrong_type(occupancy_key(rk), 'string')
-  if sentence then sentences[#sentences + 1] = sentence else occ_set(rk, kept) end
+  local at = redis.call('PEXPIRETIME', rk)
+  if sentence then sentences[#sentences + 1] = sentence
+  elseif shape and at < 0 and #sentences == 0 and #kept == #entries then
+    occ_del(rk)
+    implied().learn(home.order, shape, redis.call('GET', shapes_key(home.order)))
+  else occ_set(rk, kept) end
   redis.call('SADD', home.class, rk)
   redis.call('ZADD', home.order, 0, rk)
-  local at = redis.call('PEXPIRETIME', rk)
   if at >= 0 then redis.call('ZADD', home.expiry, at, rk) else redis.call('ZREM', home.expiry, rk) end
   return #sentences > 0 and sentences or 'done'
 end
@@ -85,6 +99,6 @@ for i, record in ipairs(request.records) do
   local rk = record[1]
   if redis.call('TYPE', rk).ok ~= 'hash' then out[i] = 'gone'
   elseif not is_as_read(rk, record[2]) then out[i] = 'changed'
-  else out[i] = rebuild(rk, record[3], record[4]) end
+  else out[i] = rebuild(rk, record[3], record[4], record[5]) end
 end
 return out

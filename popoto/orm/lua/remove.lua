@@ -20,14 +20,15 @@ local before = answered(token)
 if before then return before end
 
 local refusal = wrong_type(home.class, 'set') or wrong_type(home.order, 'zset') or wrong_type(home.expiry, 'zset')
-  or refused_removal(rk)
-local told
+local entries, told
+if not refusal then refusal, entries = refused_removal(rk) end
 if event and not refusal then told, refusal = event_log.begin(event, rk, redis.call('EXISTS', rk) == 1) end
 if refusal then return redis.error_reply(refusal) end
 
-local existed = drop_record(rk, home)
+local existed = drop_record(rk, home, entries)
 if event then event_log.removed(event, told) end
 reap(home)
+forget_shapes(home.class, home.order)
 local failed = run_recorded(cmsgpack.unpack(ARGV[1]), rk, 'deleted')
 if failed then return remember_error(token, failed) end
 return remember(token, existed)
