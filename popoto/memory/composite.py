@@ -149,6 +149,7 @@ class Composite:
             "home": len(self.keys) + 1, "now": clock.now(), "signals": self.signals, "aggregate": self.aggregate,
             "n": n, "least": False if self.least is None else self.least, "where": where, "members": False,
             "slice": SLICE, "chunks": CHUNKS, "gather": min(GATHER, self._slice()), "rows": ROWS,
+            "fields": list(self.builder.model_class._meta.fields),
         }  # fmt: skip
 
     def _slice(self) -> int:

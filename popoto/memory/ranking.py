@@ -16,7 +16,7 @@ from popoto.exceptions import ModelException, QueryException
 from popoto.memory import clock
 from popoto.memory.decay import DecayingSortedField
 from popoto.memory.number import is_number
-from popoto.orm.commands import Command, hash_of
+from popoto.orm.commands import Command
 from popoto.orm.fields.sorted import SortedIndex
 from popoto.orm.plan import pack
 from popoto.orm.related import together
@@ -114,7 +114,7 @@ def top_by_decay_steps(
     query: dict[str, Any] = {
         "now": clock.now(), "rate": rate, "n": wanted, "where": compiled.where,
         "members": False, "last": True, "collect": wanted > TOP_MAX,
-        "slice": SLICE, "chunks": CHUNKS, "gather": GATHER, "rows": ROWS,
+        "slice": SLICE, "chunks": CHUNKS, "gather": GATHER, "rows": ROWS, "fields": list(meta.fields),
     }  # fmt: skip
     given: list[str] | None = None
     if not compiled.exact:
@@ -282,7 +282,8 @@ def read_ranked(model: Any, ranked: Scored, stats: dict[str, int], attribute: st
     for start in range(0, len(ranked), READ_CHUNK):
         chunk = ranked[start : start + READ_CHUNK]
         if chunk[0][2] is None:
-            commands: list[Command[Any]] = [Command(("HGETALL", key)) for key, _, _ in chunk]
+            fields = tuple(model._meta.fields)
+            commands: list[Command[Any]] = [Command(("HMGET", key, *fields)) for key, _, _ in chunk]
             rows = yield commands
             stats["calls"] += 1
         else:
@@ -290,7 +291,8 @@ def read_ranked(model: Any, ranked: Scored, stats: dict[str, int], attribute: st
         for (raw_key, score, _), row in zip(chunk, rows, strict=True):
             key = raw_key.decode()
             try:
-                instance = model._hydrated(key, hash_of(row)) if row else None
+                found = row and any(value is not None for value in row)
+                instance = model._hydrated_row(key, row) if found else None
             except ModelException as error:
                 logger.error("%s; skipped", error)
                 continue

@@ -11,6 +11,7 @@ import base64
 import binascii
 import zlib
 from collections.abc import AsyncIterator, Generator, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgpack
@@ -191,28 +192,43 @@ def pages(selection: Selection, rows: int, after: Place | None) -> Steps:
 
 
 def _walked(selection: Selection, rows: int, after: Place | None) -> Generator[Any, Any, bool]:
-    """The server decides and orders. Returns True when values share scores, before anything was handed out."""
+    """The server decides and orders. Returns True when values share scores, before anything was handed out.
+
+    Where a limit cut, and some that it counted turned out to be gone or corrupt, others from behind take their room.
+    """
     reader = selection.reader()
-    slices = Slices(
-        selection,
-        "fields",
-        reader.asked,
-        gather=running.GATHER,
-        slice=running.SLICE,
-        rows=rows,
-        capped=True,
-        after=after,
-    )
-    while slices.more:
-        flat = yield slices.command()
-        if slices.refused:
-            return True
-        pairs = iter(flat)
-        read = []
-        for (key, row), score in zip(zip(pairs, pairs, strict=True), slices.scores, strict=True):
-            read += [(item, (score, key)) for item in reader.read([(name_of(key), row)])]
-        yield from _placed(selection, read)
-    return False
+    left, part, exact = selection.limit, selection, True
+    while True:
+        slices = Slices(
+            part,
+            "fields",
+            reader.asked,
+            gather=running.GATHER,
+            slice=running.SLICE,
+            rows=rows,
+            exact=exact,
+            capped=True,
+            after=after,
+        )
+        named = 0
+        while slices.more:
+            flat = yield slices.command()
+            if slices.refused:
+                return True
+            pairs = iter(flat)
+            read = []
+            for (key, row), score in zip(zip(pairs, pairs, strict=True), slices.scores, strict=True):
+                after, named = (score, key), named + 1
+                read += [(item, after) for item in reader.read([(name_of(key), row)])]
+            if left is not None:
+                read = read[:left]
+                left -= len(read)
+            yield from _placed(selection, read)
+            if left == 0:
+                return False
+        if part.limit is None or left is None or named < part.limit:
+            return False
+        part, exact = replace(selection, offset=0, limit=max(left, rows)), False
 
 
 def _tested(selection: Selection, rows: int, after: Place | None) -> Steps:
@@ -226,13 +242,11 @@ def _tested(selection: Selection, rows: int, after: Place | None) -> Steps:
         except StopIteration:
             return
         reply = None
-        if not isinstance(step, Batch):
+        if isinstance(step, Batch):
+            wanted = [(key, (score, key.encode())) for key, _, score in step.items]
+            left = yield from _read(selection, wanted, left)
+        else:
             reply = yield step
-            continue
-        accepted = step.items if left is None else step.items[:left]
-        if left is not None:
-            left -= len(accepted)
-        yield from _read(selection, [(key, (score, key.encode())) for key, _, score in accepted])
 
 
 def _sorted(selection: Selection, rows: int, after: Place | None, walked: Order) -> Steps:
@@ -247,26 +261,32 @@ def _sorted(selection: Selection, rows: int, after: Place | None, walked: Order)
             kind = selection.model._meta.fields[walked.field].type if walked.field else float
             sorts_by = ((True, plain_value(kind, float(where))),)
         found = [item for item in found if is_behind(item, (name_of(member), sorts_by), terms)]
-    found = found[: selection.limit]
-    for start in range(0, len(found), rows):
-        chunk = found[start : start + rows]
-        yield from _read(selection, [(key, (_values_of(sorts_by), key.encode())) for key, sorts_by in chunk])
+    left, start = selection.limit, 0
+    while start < len(found) and left != 0:
+        chunk = found[start : start + (rows if left is None else min(rows, left))]
+        wanted = [(key, (_values_of(sorts_by), key.encode())) for key, sorts_by in chunk]
+        left = yield from _read(selection, wanted, left)
+        start += len(chunk)
 
 
 def _values_of(sorts_by: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(value if there else None for there, value in sorts_by)
 
 
-def _read(selection: Selection, wanted: list[tuple[str, Place]]) -> Steps:
-    if not wanted:
-        return
-    places = dict(wanted)
+def _read(selection: Selection, wanted: list[tuple[str, Place]], left: int | None) -> Generator[Any, Any, int | None]:
+    """Read and hand out at most `left` of these records; returns how many more may come."""
     reader = selection.reader()
-    replies = yield reader.commands(places)
-    read = []
-    for (key, place), row in zip(places.items(), replies, strict=True):
-        read += [(item, place) for item in reader.read([(key, row)])]
-    yield from _placed(selection, read)
+    while wanted and left != 0:
+        places = dict(wanted[:left])
+        wanted = wanted[len(places) :]
+        replies = yield reader.commands(places)
+        read = []
+        for (key, place), row in zip(places.items(), replies, strict=True):
+            read += [(item, place) for item in reader.read([(key, row)])]
+        if left is not None:
+            left -= len(read)
+        yield from _placed(selection, read)
+    return left
 
 
 def _placed(selection: Selection, read: list[tuple[Any, Place]]) -> Steps:

@@ -289,6 +289,33 @@ def test_values_and_limits_iterate_too(items):
     assert rows == [{"number": 19}, {"number": 16}, {"number": 13}]
 
 
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+@pytest.mark.parametrize("conditions", [[], [Q(weight__lt=6)], [Q(tags=[1])]], ids=str)
+@pytest.mark.parametrize("chunk_size", [1, 3, None])
+def test_what_is_gone_or_corrupt_takes_no_room_under_a_limit(
+    items, server, small_slices, order, conditions, chunk_size
+):
+    builder = items.filter(*conditions, order_by=order)
+    every = builder.all()
+    for item in every[:6:2]:
+        server.delete(item.pk)  # by hand: the indexes still name it
+    server.hset(every[5].pk, "note", b"\xc1 no value")
+    left = [every[1], every[3], *every[6:]]
+    for limit in (1, 2, 3, 5, 100):
+        iteration = builder.limit(limit).iterate(chunk_size=chunk_size)
+        assert list(iteration) == left[:limit]
+        assert list(builder.iterate(cursor=iteration.cursor)) == left[limit:]
+        assert list(builder.limit(2).iterate(cursor=iteration.cursor)) == left[limit : limit + 2]
+    assert [len(chunk) for chunk in builder.limit(4).iterate(chunk_size=2).chunks()] == [2, 2]
+
+
+def test_a_full_limit_costs_no_further_round_trip(items, round_trips):
+    for order in ("weight", None):
+        with round_trips() as trips:
+            assert len(list(items.order_by(order).limit(5).iterate())) == 5
+        assert trips.count == 1
+
+
 def test_a_cursor_belongs_to_its_order(items):
     reading = items.order_by("weight").iterate()
     next(iter(reading))

@@ -22,11 +22,12 @@
 --                    chunks      members taken from a set at once: {at first, at most}
 --                    gather      up to this many matches of the filter are collected and scored at once
 --                    rows        up to this many results are read in the same call
+--                    fields      of the results that are read
 -- ARGV[2]  bytes   what the last slice returned as `state`, or ''
 --
 -- returns  {code, flat, rows, visited, state}. code 0: done; flat = {member, score, ...} best first, scores as text; rows =
---          {HGETALL, ...} of the same, empty when there are more than `rows`. 1: call again with `state`. For `members`:
---          {0, {member, score, {score of each signal or false}, ...}}, only those that are candidates
+--          {HMGET of `fields`, ...} of the same, empty when there are more than `rows`. 1: call again with `state`. For
+--          `members`: {0, {member, score, {score of each signal or false}, ...}}, only those that are candidates
 -- errors   none of its own
 -- cost     O(visited * signals * log n); visited is not much above 1.2 times the candidates, where a signal holds them all
 --
@@ -175,7 +176,7 @@ local function finished()
     offer_all(members)
     visited = before
   end
-  local flat, rows = top.ranked(q.rows)
+  local flat, rows = top.ranked(q.rows, q.fields)
   return {0, flat, rows, visited}
 end
 

@@ -115,13 +115,14 @@ local function top_of(n)
     end
   end
 
-  -- The answer: {member, score as text, ...}, best first; and HGETALL of each, unless there are more than `most`.
-  function top.ranked(most)
+  -- The answer: {member, score as text, ...}, best first; and HMGET of these fields of each, unless there are more than
+  -- `most`.
+  function top.ranked(most, fields)
     local flat, rows, best = {}, {}, top.sorted()
     for i = 1, #best do
       flat[2 * i - 1], flat[2 * i] = best[i][2], string.format('%.17g', best[i][1])
       if #best <= most then
-        local values = redis.pcall('HGETALL', best[i][2])
+        local values = redis.pcall('HMGET', best[i][2], unpack(fields))
         rows[i] = (not values.err) and values or false
       end
     end

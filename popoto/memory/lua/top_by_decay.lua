@@ -19,11 +19,12 @@
 --                    chunks        {first, largest}: members taken from a set at once
 --                    gather        up to this many matches of the filter are collected and scored at once
 --                    rows          up to this many results are read in the same call
+--                    fields        of the results that are read
 -- ARGV[2]  bytes   what the last slice returned as `state`, or ''
 --
 -- returns  {code, flat, rows, visited, state}. code 0: done; flat = {member, score, ...} best first, scores as text; rows =
---          {HGETALL, ...} of the same, empty when there are more than `rows`. 1: call again with `state`; flat is empty,
---          or what `collect` found. 2: KEYS[2] does not hold every member: ask again with base = 'hash'.
+--          {HMGET of `fields`, ...} of the same, empty when there are more than `rows`. 1: call again with `state`; flat is
+--          empty, or what `collect` found. 2: KEYS[2] does not hold every member: ask again with base = 'hash'.
 -- errors   none of its own
 -- cost     O(visited * log n); visited grows like the square root of the number of records for independent times and bases
 --
@@ -92,7 +93,7 @@ local function finished()
     if not offer_all(members) then return {2} end
     visited = before
   end
-  local flat, rows = top.ranked(q.rows)
+  local flat, rows = top.ranked(q.rows, q.fields)
   return {0, flat, rows, visited}
 end
 
