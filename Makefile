@@ -7,13 +7,17 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: demo test check format lint types bench docs clean
+.PHONY: demo test test-cluster check format lint types bench docs clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/popoto demo
 
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest -n $(WORKERS)
+
+# The tests of models, queries, memory and recipes again, on three masters on loopback (docs/cluster.md).
+test-cluster: $(VENV)/.test
+	@POPOTO_TEST_CLUSTER=1 $(BIN)/python -m pytest -n $(WORKERS) tests/orm tests/memory tests/recipes tests/reference
 
 # What the CI runs: format, lint, strict types, tests on the embedded Valkey, tests on redis-server.
 check: $(VENV)/.dev

@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         from tests.cluster.as_one_server import SKIPPED
 
         for item in items:
-            reason = SKIPPED.get(getattr(item, "originalname", item.name))
+            reason = SKIPPED.get(item.path.name) or SKIPPED.get(getattr(item, "originalname", item.name))
             if reason is not None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 

@@ -7,18 +7,19 @@ between them may be missed, and the best are scored once more at the end.
 from __future__ import annotations
 
 import heapq
-import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from popoto.exceptions import ModelException, QueryException
+from popoto.exceptions import QueryException
 from popoto.memory import clock
 from popoto.memory.decay import DecayingSortedField
 from popoto.memory.number import is_number
 from popoto.orm.commands import Command
+from popoto.orm.fetching import fetched
 from popoto.orm.fields.sorted import SortedIndex
 from popoto.orm.plan import pack
+from popoto.orm.reading import Reader
 from popoto.orm.related import together
 from popoto.orm.scripts import Script
 from popoto.orm.selection import READ_CHUNK, Order, Selection
@@ -26,7 +27,6 @@ from popoto.orm.selection import READ_CHUNK, Order, Selection
 if TYPE_CHECKING:
     from popoto.orm.builder import QueryBuilder
 
-logger = logging.getLogger("popoto.query")
 
 _DECAY = ("popoto.memory", "lib_decay")
 TOP_BY_DECAY = Script(
@@ -282,24 +282,15 @@ def read_ranked(model: Any, ranked: Scored, stats: dict[str, int], attribute: st
     for start in range(0, len(ranked), READ_CHUNK):
         chunk = ranked[start : start + READ_CHUNK]
         if chunk[0][2] is None:
-            fields = tuple(model._meta.fields)
-            commands: list[Command[Any]] = [Command(("HMGET", key, *fields)) for key, _, _ in chunk]
-            rows = yield commands
+            records = yield from fetched(model, [key.decode() for key, _, _ in chunk])
             stats["calls"] += 1
         else:
-            rows = [row for _, _, row in chunk]
-        for (raw_key, score, _), row in zip(chunk, rows, strict=True):
-            key = raw_key.decode()
-            try:
-                found = row and any(value is not None for value in row)
-                instance = model._hydrated_row(key, row) if found else None
-            except ModelException as error:
-                logger.error("%s; skipped", error)
-                continue
-            if instance is None:
-                logger.warning("%s cannot be read (gone meanwhile, or not a hash); skipped", key)
-                continue
-            instance.__dict__[attribute] = score
-            out.append(instance)
+            rows = ((key.decode(), row or None) for key, _, row in chunk)
+            records = {record._saved_key: record for record in Reader(model, None, None, False).read(rows)}
+        for key, score, _ in chunk:
+            instance = records.get(key.decode())
+            if instance is not None:
+                instance.__dict__[attribute] = score
+                out.append(instance)
     together(model, out)
     return out

@@ -7,7 +7,7 @@ from typing import Any
 
 from popoto.exceptions import ModelException
 from popoto.orm.builder import QueryBuilder
-from popoto.orm.commands import Command, hash_of
+from popoto.orm.fetching import fetched
 from popoto.orm.query import Query
 
 Steps = Generator[Any, Any, Any]
@@ -70,6 +70,5 @@ def overrides(model: Any, *methods: str) -> bool:
 
 def read_records(model: Any, keys: Sequence[str]) -> Steps:
     """Return the instances of these keys, None for one that is gone, in one round trip."""
-    replies = yield [Command(("HGETALL", key)) for key in keys]
-    raws = [hash_of(reply) if reply else None for reply in replies]
-    return [model._hydrated(key, raw) if raw else None for key, raw in zip(keys, raws, strict=True)]
+    found = yield from fetched(model, keys, strict=True)
+    return [found.get(key) for key in keys]

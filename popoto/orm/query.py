@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import copy
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -15,14 +15,13 @@ from popoto.orm import shards
 from popoto.orm.commands import Command, hash_of
 from popoto.orm.db_key import DB_key
 from popoto.orm.drivers import adrive, drive
+from popoto.orm.fetching import fetched
 from popoto.orm.lookups import whole_key
-from popoto.orm.related import read_hashes, together
+from popoto.orm.related import together
 from popoto.orm.shortcuts import M, Shortcuts
 
 if TYPE_CHECKING:
     from popoto.orm.model import Model
-
-logger = logging.getLogger("popoto.query")
 
 
 class Query(Shortcuts[M]):
@@ -110,16 +109,14 @@ class Query(Shortcuts[M]):
             raise QueryException(f"get_many(): expected a list of keys, got the text {redis_keys!r}.")
         model, holds = self.model_class, self.model_class._meta.holds
         keys = [_key_text(key) for key in redis_keys or ()]
-        rows = yield from read_hashes([key for key in keys if holds(key)])
-        records: list[Any] = []
-        for key in keys:
-            raw = rows.get(key)
-            try:
-                records.append(model._hydrated(key, raw) if raw else None)
-            except ModelException as error:
-                logger.error("%s; left out", error)
-                records.append(None)
-        found = yield from self._handed_out(records)
+        records = yield from fetched(model, [key for key in keys if holds(key)])
+        seen: set[str] = set()
+        asked: list[Any] = []
+        for key in keys:  # a key that is given twice gets two instances
+            record = records.get(key)
+            asked.append(copy.copy(record) if key in seen else record)
+            seen.add(key)
+        found = yield from self._handed_out(asked)
         together(self.model_class, found)
         return [item for item in found if item is not None] if skip_none else found
 

@@ -7,23 +7,20 @@ of the words, so that scores of different shards compare.)
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from popoto.exceptions import ModelException
 from popoto.memory.bm25 import BM25Field, scores_steps, search_steps
 from popoto.memory.bm25_statistics import Known, known_steps
 from popoto.memory.confidence import ConfidenceField, most_believed_steps, read_command
 from popoto.memory.cyclic_ranking import score_command, top_by_decay_steps
 from popoto.memory.decay import DecayingSortedField
 from popoto.orm import shards
-from popoto.orm.commands import Command, hash_of
+from popoto.orm.commands import Command
+from popoto.orm.fetching import fetched
 from popoto.orm.merging import asked_each, highest
 from popoto.recipes.together import together
-
-logger = logging.getLogger("popoto.recipes")
 
 KEYWORD = "keyword"
 Rows = list[tuple[str, float]]
@@ -136,14 +133,8 @@ def _search(
 
 def _read(model: Any, keys: list[str]) -> Generator[Any, Any, dict[str, Any]]:
     """Return key -> record; None for one that has gone or is corrupt, which is logged."""
-    found: dict[str, Any] = dict.fromkeys(keys)
-    commands: list[Command[Any]] = [Command(("HGETALL", key)) for key in keys]
-    for key, raw in zip(keys, (yield commands) if commands else (), strict=True):
-        try:
-            found[key] = model._hydrated(key, hash_of(raw)) if raw else None
-        except ModelException as error:
-            logger.error("%s; skipped", error)
-    return found
+    records = yield from fetched(model, keys)
+    return {key: records.get(key) for key in keys}
 
 
 def _all(commands: list[Command[Any]]) -> Generator[Any, Any, list[Any]]:

@@ -41,6 +41,7 @@ def proxy(server: redis.Redis, shared_server: Server) -> Iterator[Proxy]:
         warm = FaultItem.create(name="warm")
         FaultTicket.create(seat="warm").delete()
         FaultItem.query.filter(status="new").all()
+        FaultItem.query.get_many(["FaultItem:warm"])
         warm.delete()
         server.flushall()
         proxy.reached.clear()

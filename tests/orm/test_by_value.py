@@ -26,6 +26,7 @@ from popoto import (
     Relationship,
     SortedField,
     TimeField,
+    redis_db,
 )
 from popoto.orm.conditions import comparable
 
@@ -257,6 +258,7 @@ def test_a_filter_along_relationships_takes_at_most_two_round_trips(bills, round
     filters, holds = CASES[case]
     wanted = _bills(holds)
     assert 0 < len(wanted) < 16
+    most = 5 if redis_db.on_cluster() else 2  # there each model on the way is asked by itself
     asks: dict[str, tuple[Any, Any]] = {
         "instances": (lambda b: sorted(r.name for r in b), wanted),
         "values": (lambda b: sorted(row["name"] for row in b.values("name")), wanted),
@@ -270,7 +272,7 @@ def test_a_filter_along_relationships_takes_at_most_two_round_trips(bills, round
     for name, (ask, answer) in asks.items():
         with round_trips() as counted:
             assert ask(bills.filter(**filters)) == answer, name
-        assert counted.count <= 2, name
+        assert counted.count <= most, name
     with round_trips() as counted:
         assert len(bills.exclude(**filters)) == 16 - len(wanted)
-    assert counted.count <= 2
+    assert counted.count <= most

@@ -17,6 +17,7 @@ from popoto import (
     Q,
     Relationship,
     SortedField,
+    redis_db,
 )
 
 BIG = 2**60  # beyond 2**53 neighbours share a score, so values decide
@@ -141,7 +142,7 @@ def test_related_values_that_share_scores_are_told_apart_in_two(server, round_tr
         found = list(Part.query.filter(maker__serial=BIG + 1).order_by("number").limit(4))
 
     assert [-p.number for p in found] == [i for i in reversed(range(count)) if i % 3 == 1][:4]
-    assert trips.count == 2
+    assert trips.count == (3 if redis_db.on_cluster() else 2)  # there the makers are asked by themselves
 
 
 def test_more_matches_than_one_answer_holds_are_all_found_in_order(server, monkeypatch):
