@@ -350,3 +350,12 @@ def test_whatever_is_done_by_hand_what_was_saved_since_lies_where_it_says(server
     for row in "123":
         shelf(row).delete()
     nothing_left(server)
+
+
+def test_a_batch_tells_the_models_shape_once(server):
+    """One shape for each record of a batch would make each later save read them all."""
+    Shelf.bulk_create([shelf(f"n{number}") for number in range(50)])
+    assert len(shapes(server)) == 1
+    shelf("one").save()
+    Shelf.bulk_create([shelf(f"m{number}") for number in range(50)])
+    assert len(shapes(server)) == 1

@@ -224,7 +224,7 @@ local function write_occupancy(job, expires)
     return
   end
   if job.listed then occ_del(rk) end
-  if job.shapes ~= plan.shape then implied().learn(home.order, plan.shape, job.shapes) end
+  if job.shapes ~= plan.shape then implied().learn(home.order, plan.shape) end
 end
 
 local function write_commit(job)

@@ -183,8 +183,11 @@ local function implied()
     end
   end
 
-  -- The model has this shape from now on; `shapes`: those it had, or false.
-  function more.learn(order, shape, shapes)
+  -- The model has this shape from now on. (What the call has read of the shapes may be old: another record of the batch
+  -- may have brought it.)
+  function more.learn(order, shape)
+    local shapes = redis.call('GET', shapes_key(order))
+    if shapes == shape then return end
     local lists = shapes and {cmsgpack.unpack(shapes)} or {}
     for i = 1, #lists do
       if cmsgpack.pack(lists[i]) == shape then return end

@@ -86,7 +86,7 @@ local function rebuild(rk, entries, payloads, shape)
   if sentence then sentences[#sentences + 1] = sentence
   elseif shape and at < 0 and #sentences == 0 and #kept == #entries then
     occ_del(rk)
-    implied().learn(home.order, shape, redis.call('GET', shapes_key(home.order)))
+    implied().learn(home.order, shape)
   else occ_set(rk, kept) end
   redis.call('SADD', home.class, rk)
   redis.call('ZADD', home.order, 0, rk)
