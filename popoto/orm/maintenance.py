@@ -187,7 +187,7 @@ def _check_steps(model: Any, batch_size: int) -> Steps:
         going = cursor != 0
         size = catalog.slice_of(batch_size)
         for start in range(0, len(found.records), size):
-            for verdict in (yield reader.command(found.records[start : start + size])):
+            for verdict in (yield from reader.read(found.records[start : start + size])):
                 result["partial_writes"] += verdict.partial
                 result["stale"] += verdict.stale
                 result["missing"] += verdict.missing

@@ -31,7 +31,7 @@ def clean_steps(model: Any, batch_size: int, dropped: bool = False) -> Steps:
         if reader.auto_name is not None:
             size = catalog.slice_of(batch_size)
             for start in range(0, len(found.records), size):
-                verdicts = yield reader.command(found.records[start : start + size])
+                verdicts = yield from reader.read(found.records[start : start + size])
                 partial = [verdict.key for verdict in verdicts if verdict.partial]
                 if partial:
                     deleted, _ = yield _partial_command(catalog, partial, reader.auto_name)

@@ -9,7 +9,7 @@ from typing import Any
 from popoto.orm.commands import Command
 from popoto.orm.maintenance_clean import clean_steps
 from popoto.orm.maintenance_records import RecordReader, Verdict, sentence_of
-from popoto.orm.maintenance_walk import Catalog, Steps, scan_steps
+from popoto.orm.maintenance_walk import WORK, Catalog, Steps, scan_steps
 from popoto.orm.plan import pack
 from popoto.orm.scripts import Script
 
@@ -70,7 +70,7 @@ def _batch_steps(
     """Bring some records right; returns how many."""
     done = 0
     for _ in range(TRIES):
-        verdicts = yield reader.command(records)
+        verdicts = yield from reader.read(records)
         wrong: list[Verdict] = []
         for verdict in verdicts:
             if verdict.unreadable is not None or verdict.partial:
@@ -82,9 +82,10 @@ def _batch_steps(
                 wrong.append(verdict)
         changed: list[str] = []
         step = max(1, ENTRIES // max(1, len(catalog.indexes)))
-        for start in range(0, len(wrong), step):
-            some = wrong[start : start + step]
-            for verdict, outcome in zip(some, (yield _rebuild_command(catalog, reader, some)), strict=True):
+        while wrong:
+            outcomes = yield _rebuild_command(catalog, reader, wrong[:step])
+            some, wrong = wrong[: len(outcomes)], wrong[len(outcomes) :]
+            for verdict, outcome in zip(some, outcomes, strict=True):
                 if outcome == b"changed":
                     changed.append(verdict.key)
                 elif outcome != b"gone":
@@ -114,5 +115,5 @@ def _rebuild_command(catalog: Catalog, reader: RecordReader, verdicts: Sequence[
         ]
         for verdict in verdicts
     ]
-    request = {"records": records, "fields": reader.names, "prefix": catalog.prefix}
+    request = {"records": records, "fields": reader.names, "prefix": catalog.prefix, "most": WORK}
     return Command((*catalog.keys.home, pack(request)), script=REBUILD_RECORDS, key_count=4)

@@ -11,7 +11,7 @@ import msgpack
 
 from popoto.exceptions import ModelException
 from popoto.orm.commands import Command
-from popoto.orm.maintenance_walk import Catalog
+from popoto.orm.maintenance_walk import WORK, Catalog, Steps
 from popoto.orm.plan import pack
 from popoto.orm.scripts import Script
 from popoto.orm.slots import KEEP
@@ -79,16 +79,18 @@ class RecordReader:
             (slot.name, slot.kind, catalog.keys.base(slot.prefix, slot.field_name), slot.make) for slot in meta.slots
         ]
 
-    def command(self, records: Sequence[str]) -> Command[Any]:
-        """Return the reading of some records; its result is a Verdict for each that is stored as a hash."""
+    def read(self, records: Sequence[str]) -> Steps:
+        """Read some records, in as many calls as their entries take; returns a Verdict for each stored as a hash."""
+        verdicts: list[Verdict] = []
+        while records:
+            found = yield self._command(records)
+            verdicts += [self._judged(k, row) for k, row in zip(records, found, strict=False) if isinstance(row, list)]
+            records = records[len(found) :]
+        return verdicts
 
-        def parse(reply: Any) -> list[Verdict]:
-            return [
-                self._judged(key, found) for key, found in zip(records, reply, strict=True) if isinstance(found, list)
-            ]
-
-        request = {"records": list(records), "fields": self.names, "prefix": self._catalog.prefix}
-        return Command((*self._catalog.keys.home, pack(request)), parse, CHECK_RECORDS, key_count=4)
+    def _command(self, records: Sequence[str]) -> Command[Any]:
+        request = {"records": list(records), "fields": self.names, "prefix": self._catalog.prefix, "most": WORK}
+        return Command((*self._catalog.keys.home, pack(request)), script=CHECK_RECORDS, key_count=4)
 
     def _judged(self, key: str, found: list[Any]) -> Verdict:
         raws, occupancy, in_class, in_order, expiry, lies, lasting, foreign = found

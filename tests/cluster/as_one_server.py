@@ -192,7 +192,7 @@ _OF_KEYS = re.compile("(async_)?(bulk_|raw_update|check_|clean_|rebuild_|load)")
 _OF_VALUES = re.compile("(async_)?(save|create|delete|atomic_|update_or_|get_or_)")  # only their errors name keys
 _ORACLE = "tests.orm.oracle"  # it compares what lies in the database, all of it spelled as on a cluster
 _OF_THE_DATABASE = {"content", "dump", "nothing_left", "stored_records"}  # of the oracle: what tests ask
-_IMPORTED = ("popoto.memory", "popoto.recipes", "popoto.redis_db")  # functions that tests have imported
+_IMPORTED = ("popoto.memory", "popoto.orm.fetching", "popoto.recipes", "popoto.redis_db")  # of what tests import
 _MADE_OF_KEYS = (WhyNot, AssemblyResult)
 _RECORD = re.compile(r"(?:\$\w+:)?[^:]+:")
 

@@ -59,7 +59,7 @@ class Pet(popoto.Model):
         shard_by = "agent"
 
 
-class Thought(popoto.AccessTrackerMixin, popoto.PredictionLedgerMixin, popoto.Model):
+class Reflection(popoto.AccessTrackerMixin, popoto.PredictionLedgerMixin, popoto.Model):
     """A slot an agent, and every primitive."""
 
     agent_id = popoto.KeyField()

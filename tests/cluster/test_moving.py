@@ -13,11 +13,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgpack  # type: ignore[import-untyped]
 import pytest
 
 from popoto import redis_db
 from popoto.exceptions import UnknownOutcomeError
 from popoto.orm.cluster_wire import slot_of
+from popoto.orm.commands import Command
+from popoto.orm.drivers import run_reads
 from tests.cluster.models import Account, Note
 from tests.cluster.nodes import Cluster
 from tests.conftest import engine_binary
@@ -183,8 +186,11 @@ def test_many_calls_in_one_round_trip_wait_for_a_slot_that_moves(cluster: Cluste
     source.client.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
 
     finishing = threading.Timer(0.4, cluster.move_slot, (slot, target, source))
-    assert [a.balance for a in Account.query.get_many([a.pk for a in accounts])] == list(range(40))
+    found = run_reads([Command(("HGET", account.pk, "balance")) for account in accounts])
+    assert [msgpack.unpackb(raw) for raw in found] == list(range(40))
+    assert all(Account.query.get(account.pk) == account for account in accounts)
     finishing.start()
+    assert [a.balance for a in Account.query.get_many([a.pk for a in accounts])] == list(range(40))
     assert Account.query.filter(balance__gte=0).count() == 40
     finishing.join()
     cluster.wait_until_whole()

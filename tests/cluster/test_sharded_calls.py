@@ -14,12 +14,12 @@ from popoto.memory.prediction import PredictionLedgerMixin as Ledger
 from popoto.memory.proposals import RecallProposal
 from popoto.recipes import ContextAssembler
 from popoto.testing import frozen_time
-from tests.cluster.models import Note, Thought
+from tests.cluster.models import Note, Reflection
 from tests.cluster.nodes import Cluster
 from tests.cluster.test_sharded_memory import AGENTS, KNOWN, LINKS, NOW, RHYTHM, TRUST, filled, one, without_tags
 from tests.conftest import Server
 
-query: Any = Thought.query
+query: Any = Reflection.query
 
 
 @pytest.fixture
@@ -33,7 +33,9 @@ def thoughts(cluster: Cluster) -> Any:
 
 
 def context_of_one_agent() -> Any:
-    result = ContextAssembler(Thought, {"relevance": 1.0, "certainty": 0.5}).assemble({"q": "red fox"}, agent_id="c:3")
+    result = ContextAssembler(Reflection, {"relevance": 1.0, "certainty": 0.5}).assemble(
+        {"q": "red fox"}, agent_id="c:3"
+    )
     return without_tags([result.records, result.formatted, result.metadata["scores"]])
 
 
@@ -50,7 +52,7 @@ def test_the_context_of_an_agent_is_that_of_a_store_of_its_own(thoughts: None) -
             touched = values.pop("relevance")
             kept = {name: values[name] for name in ("agent_id", "number", "topic", "text", "importance", "weight")}
             with frozen_time(touched):
-                Thought.create(**kept)
+                Reflection.create(**kept)
         popoto.ConfidenceField.update_confidence(one("c:3", 4), "certainty", 0.9)
         assert context_of_one_agent() == on_three_masters
         assert len(on_three_masters[0]) == 9
@@ -63,10 +65,10 @@ def test_a_context_over_all_shards_costs_writes_to_the_masters_and_not_to_the_sh
     thoughts: None, cluster: Cluster, round_trips: Any
 ) -> None:
     for agent in range(60):
-        Thought.create(agent_id=f"agent{agent}", number=1, text="red fox")
+        Reflection.create(agent_id=f"agent{agent}", number=1, text="red fox")
     with round_trips() as in_a_shard:
         context_of_one_agent()
-    assembler = ContextAssembler(Thought, {"relevance": 1.0, "certainty": 0.5})
+    assembler = ContextAssembler(Reflection, {"relevance": 1.0, "certainty": 0.5})
     with round_trips() as over_all:
         found = assembler.assemble({"q": "red fox"})
     assert len({record.agent_id for record in found.records}) > 1
@@ -79,36 +81,36 @@ def test_a_context_over_all_shards_costs_writes_to_the_masters_and_not_to_the_sh
 REFUSED: dict[str, Callable[[], Any]] = {
     "explain": lambda: query.filter(topic="tea").explain(),
     "why_not": lambda: query.why_not(one("a-1", 1), {"certainty": 1.0}),
-    "fill_ratio": lambda: KNOWN.fill_ratio(Thought),
-    "a topic's edges": lambda: LINKS.get_linked(Thought, "tea"),
-    "a topic's strength": lambda: LINKS.strengthen(Thought, "tea", "sea"),
-    "a topic's spread": lambda: LINKS.propagate(Thought, ["tea"]),
-    "edge keys": lambda: LINKS.get_edge_key_prefix(Thought),
-    "keys of cycles": lambda: RHYTHM.get_cycles_hash_key_from_parts(Thought, "rhythm"),
+    "fill_ratio": lambda: KNOWN.fill_ratio(Reflection),
+    "a topic's edges": lambda: LINKS.get_linked(Reflection, "tea"),
+    "a topic's strength": lambda: LINKS.strengthen(Reflection, "tea", "sea"),
+    "a topic's spread": lambda: LINKS.propagate(Reflection, ["tea"]),
+    "edge keys": lambda: LINKS.get_edge_key_prefix(Reflection),
+    "keys of cycles": lambda: RHYTHM.get_cycles_hash_key_from_parts(Reflection, "rhythm"),
 }
 
 
 @pytest.mark.parametrize("name", list(REFUSED))
 def test_what_one_shard_alone_can_answer_asks_for_its_name(thoughts: None, name: str) -> None:
-    with pytest.raises(popoto.QueryException, match=r"filter\(agent_id=\.\.\.\).*with Thought\.in_shard"):
+    with pytest.raises(popoto.QueryException, match=r"filter\(agent_id=\.\.\.\).*with Reflection\.in_shard"):
         REFUSED[name]()
 
 
 @pytest.mark.parametrize("name", [name for name in REFUSED if name != "why_not"])
 def test_with_its_name_it_is_answered(thoughts: None, name: str) -> None:
-    with Thought.in_shard("c:3"):
+    with Reflection.in_shard("c:3"):
         REFUSED[name]()
 
 
 def test_a_partition_may_name_the_shard(thoughts: None) -> None:
-    key = TRUST.get_data_hash_key_from_values(Thought, "trust", agent_id="c:3")
-    assert key.startswith("{Thought:c%3A3}:")
+    key = TRUST.get_data_hash_key_from_values(Reflection, "trust", agent_id="c:3")
+    assert key.startswith("{Reflection:c%3A3}:")
 
 
 def test_no_edge_leads_to_another_shard(thoughts: None) -> None:
     with pytest.raises(ValueError, match="no edge leads from one shard to another"):
-        LINKS.link(Thought, one("a-1", 1), one("c:3", 1))
-    assert LINKS.get_linked(Thought, one("a-1", 1)) == []
+        LINKS.link(Reflection, one("a-1", 1), one("c:3", 1))
+    assert LINKS.get_linked(Reflection, one("a-1", 1)) == []
 
 
 # -- a model without a shard yet --------------------------------------------------------------------------------------
@@ -117,19 +119,19 @@ def test_no_edge_leads_to_another_shard(thoughts: None) -> None:
 def test_an_empty_model_answers_and_refuses_as_one_server(cluster: Cluster) -> None:
     assert query.top_by_decay("relevance") == []
     assert query.keyword_search("red") == []
-    assert popoto.BM25Field.search(Thought, "words", "red") == []
-    assert popoto.BM25Field.get_idf(Thought, "words", ["red"]) == {"red": 0.0}
-    assert Ledger.get_highest_errors(Thought) == []
-    assert RecallProposal.get_pending(Thought) == []
-    assert not KNOWN.might_exist(Thought, "red")
-    assert ContextAssembler(Thought, {"certainty": 1.0}).assemble({"q": "red"}).records == []
+    assert popoto.BM25Field.search(Reflection, "words", "red") == []
+    assert popoto.BM25Field.get_idf(Reflection, "words", ["red"]) == {"red": 0.0}
+    assert Ledger.get_highest_errors(Reflection) == []
+    assert RecallProposal.get_pending(Reflection) == []
+    assert not KNOWN.might_exist(Reflection, "red")
+    assert ContextAssembler(Reflection, {"certainty": 1.0}).assemble({"q": "red"}).records == []
     assert list(query.iterate()) == []
     with pytest.raises(popoto.QueryException, match="nothing"):
         query.composite_score({"nothing": 1.0})
     with pytest.raises(TypeError, match="whole number"):
         query.top_by_decay("relevance", n="many")
     with pytest.raises(popoto.QueryException, match="no BM25Field"):
-        popoto.BM25Field.search(Thought, "text", "red")
+        popoto.BM25Field.search(Reflection, "text", "red")
 
 
 # -- the async twins --------------------------------------------------------------------------------------------------
@@ -139,33 +141,33 @@ def test_the_async_twins_give_the_same(thoughts: None) -> None:
     Ledger.record_prediction(one("a-1", 1), {"n": 1})
     Ledger.resolve_prediction(one("a-1", 1), {"n": 3})
     RecallProposal.create_batch([one("a-1", 3), one("dé}", 3)], partition="asked")
-    sketch: Any = Thought._meta.fields["counted"]
+    sketch: Any = Reflection._meta.fields["counted"]
 
     async def twins() -> list[Any]:
         fields = popoto.BM25Field, popoto.ConfidenceField
         return [
-            await fields[0].async_search(Thought, "words", "red fox"),
-            await fields[0].async_get_idf(Thought, "words", ["red"]),
-            await fields[1].async_get_confidence_filtered(Thought, "certainty"),
-            await KNOWN.async_might_exist_batch(Thought, ["quokka", "dodo"]),
-            await sketch.async_get_frequency(Thought, "red"),
-            await Ledger.async_get_highest_errors(Thought),
-            await RecallProposal.async_get_pending(Thought, "asked"),
+            await fields[0].async_search(Reflection, "words", "red fox"),
+            await fields[0].async_get_idf(Reflection, "words", ["red"]),
+            await fields[1].async_get_confidence_filtered(Reflection, "certainty"),
+            await KNOWN.async_might_exist_batch(Reflection, ["quokka", "dodo"]),
+            await sketch.async_get_frequency(Reflection, "red"),
+            await Ledger.async_get_highest_errors(Reflection),
+            await RecallProposal.async_get_pending(Reflection, "asked"),
             await query.async_keyword_search("red fox"),
-            (await ContextAssembler(Thought, {"certainty": 1.0}).async_assemble({"q": "red"})).records,
+            (await ContextAssembler(Reflection, {"certainty": 1.0}).async_assemble({"q": "red"})).records,
             [thought async for thought in query.order_by("-weight").iterate(chunk_size=5)],
         ]
 
     assert asyncio.run(twins()) == [
-        popoto.BM25Field.search(Thought, "words", "red fox"),
-        popoto.BM25Field.get_idf(Thought, "words", ["red"]),
-        popoto.ConfidenceField.get_confidence_filtered(Thought, "certainty"),
-        KNOWN.might_exist_batch(Thought, ["quokka", "dodo"]),
-        sketch.get_frequency(Thought, "red"),
-        Ledger.get_highest_errors(Thought),
-        RecallProposal.get_pending(Thought, "asked"),
+        popoto.BM25Field.search(Reflection, "words", "red fox"),
+        popoto.BM25Field.get_idf(Reflection, "words", ["red"]),
+        popoto.ConfidenceField.get_confidence_filtered(Reflection, "certainty"),
+        KNOWN.might_exist_batch(Reflection, ["quokka", "dodo"]),
+        sketch.get_frequency(Reflection, "red"),
+        Ledger.get_highest_errors(Reflection),
+        RecallProposal.get_pending(Reflection, "asked"),
         query.keyword_search("red fox"),
-        ContextAssembler(Thought, {"certainty": 1.0}).assemble({"q": "red"}).records,
+        ContextAssembler(Reflection, {"certainty": 1.0}).assemble({"q": "red"}).records,
         list(query.order_by("-weight").iterate(chunk_size=5)),
     ]
 

@@ -19,7 +19,7 @@ from popoto.memory.proposals import RecallProposal
 from popoto.orm.keys import front_of
 from popoto.recipes import ContextAssembler
 from popoto.testing import frozen_time
-from tests.cluster.models import Thought
+from tests.cluster.models import Reflection
 from tests.cluster.nodes import Cluster
 from tests.conftest import Server
 
@@ -28,13 +28,13 @@ AGENTS = ("a-1", "b{2}", "c:3", "dé}", "None")
 WORDS = ("red", "green", "blue", "fox", "hen", "ink", "tea", "sea")
 
 
-LINKS: Any = Thought._meta.fields["links"]
-KNOWN: Any = Thought._meta.fields["known"]
-COUNTED: Any = Thought._meta.fields["counted"]
-KEYED: Any = Thought._meta.fields["keyed"]
-RHYTHM: Any = Thought._meta.fields["rhythm"]
-TRUST: Any = Thought._meta.fields["trust"]
-BY_TOPIC: Any = Thought._meta.fields["by_topic"]
+LINKS: Any = Reflection._meta.fields["links"]
+KNOWN: Any = Reflection._meta.fields["known"]
+COUNTED: Any = Reflection._meta.fields["counted"]
+KEYED: Any = Reflection._meta.fields["keyed"]
+RHYTHM: Any = Reflection._meta.fields["rhythm"]
+TRUST: Any = Reflection._meta.fields["trust"]
+BY_TOPIC: Any = Reflection._meta.fields["by_topic"]
 
 
 def before_and_after() -> tuple[Any, Any]:
@@ -70,7 +70,7 @@ def filled() -> None:
     for number in range(9):
         for agent in AGENTS:
             with frozen_time(NOW - rng.randrange(1, 40) * 40_000.0):
-                Thought.create(
+                Reflection.create(
                     agent_id=agent,
                     number=number,
                     topic=rng.choice(("tea", "sea")),
@@ -78,18 +78,18 @@ def filled() -> None:
                     importance=rng.choice((0.5, 1.0, 4.0)),
                     weight=rng.choice((0.0, 1.5, -2.0, 7.25)),
                 )
-    Thought.create(agent_id="a-1", number=90, text="quokka")
-    Thought.create(agent_id="dé}", number=91, text="wombat")
+    Reflection.create(agent_id="a-1", number=90, text="quokka")
+    Reflection.create(agent_id="dé}", number=91, text="wombat")
 
 
 def one(agent: str, number: int) -> Any:
-    found = Thought.query.no_track().filter(agent_id=agent, number=number).first()
+    found = Reflection.query.no_track().filter(agent_id=agent, number=number).first()
     assert found is not None
     return found
 
 
 def everyone() -> list[Any]:
-    return list(Thought.query.no_track().all())
+    return list(Reflection.query.no_track().all())
 
 
 def migrated() -> list[Any]:
@@ -108,7 +108,7 @@ def migrated() -> list[Any]:
 
 def without_tags(value: Any) -> Any:
     """Return an answer with keys as one server has them, and records as what tells them apart."""
-    if isinstance(value, Thought):
+    if isinstance(value, Reflection):
         return (value.agent_id, value.number)
     if isinstance(value, bytes):
         return without_tags(value.decode())
@@ -150,10 +150,10 @@ def linked() -> list[Any]:
     for agent in AGENTS:
         for number in range(5):
             a, b = one(agent, number), one(agent, number + 1)
-            out.append(LINKS.link(Thought, a.pk, b.pk, 0.2 + number / 10))
-            out.append(LINKS.strengthen(Thought, a, b, 0.1))
-    out.append(LINKS.weaken_all(Thought, one("c:3", 2), 0.5))
-    LINKS.unlink(Thought, one("c:3", 3), one("c:3", 4))
+            out.append(LINKS.link(Reflection, a.pk, b.pk, 0.2 + number / 10))
+            out.append(LINKS.strengthen(Reflection, a, b, 0.1))
+    out.append(LINKS.weaken_all(Reflection, one("c:3", 2), 0.5))
+    LINKS.unlink(Reflection, one("c:3", 3), one("c:3", 4))
     return out
 
 
@@ -176,7 +176,7 @@ def used() -> list[Any]:
 
 
 def read() -> list[Any]:
-    Thought.query.filter(topic="tea").order_by("-weight").limit(9).all()
+    Reflection.query.filter(topic="tea").order_by("-weight").limit(9).all()
     some = everyone()
     out = [(t, t.confirm_access(), t.access_count, t.last_accessed) for t in some]
     one("a-1", 5).on_read()
@@ -187,7 +187,7 @@ def read() -> list[Any]:
 def assembled(**options: Any) -> list[Any]:
     asked = {name: options.pop(name) for name in ("agent_id", "partition_filters") if name in options}
     cues = options.pop("query_cues", {"topic": "red fox", "more": "tea"})
-    result = ContextAssembler(Thought, {"relevance": 0.5, "certainty": 0.25}, **options).assemble(cues, **asked)
+    result = ContextAssembler(Reflection, {"relevance": 0.5, "certainty": 0.25}, **options).assemble(cues, **asked)
     metadata = {name: value for name, value in result.metadata.items() if name != "timing_ms"}
     return [result.records, result.formatted, metadata]
 
@@ -196,7 +196,7 @@ def paged(chunk_size: int, *order: str, **filters: Any) -> list[Any]:
     """All results, with a new iteration from the stored cursor after every chunk."""
     chunks, cursor = [], None
     while True:
-        going = Thought.query.filter(**filters).order_by(*order).iterate(chunk_size=chunk_size, cursor=cursor)
+        going = Reflection.query.filter(**filters).order_by(*order).iterate(chunk_size=chunk_size, cursor=cursor)
         chunk = next(iter(going.chunks()), None)
         if chunk is None:
             return chunks
@@ -204,52 +204,54 @@ def paged(chunk_size: int, *order: str, **filters: Any) -> list[Any]:
         cursor = going.cursor
 
 
-query: Any = Thought.query
+query: Any = Reflection.query
 ANSWERS: dict[str, Callable[[], Any]] = {
     # what is known of words
-    "might_exist": lambda: [KNOWN.might_exist(Thought, w) for w in ("quokka", "wombat", "fox", "dodo")],
-    "might_exist_batch": lambda: KNOWN.might_exist_batch(Thought, ["quokka", "dodo", "wombat dodo"]),
-    "might_exist_count": lambda: KNOWN.might_exist_count(Thought, ["quokka", "dodo", "wombat"]),
-    "definitely_missing": lambda: [KNOWN.definitely_missing(Thought, w) for w in ("dodo", "hen")],
-    "a filter of keys": lambda: [KEYED.might_exist(Thought, w) for w in ("90", "Thought", "77", "dé", "a")],
-    "frequency": lambda: [COUNTED.get_frequency(Thought, w) for w in ("red", "quokka wombat", "wombat", "dodo")],
-    "idf": lambda: popoto.BM25Field.get_idf(Thought, "words", ["red", "quokka", "dodo", "tea"]),
-    "selective tokens": lambda: popoto.BM25Field.filter_selective_tokens(Thought, "words", ["red", "wombat"], 2.0),
-    "recount": lambda: popoto.BM25Field.recompute_stats(Thought, "words"),
-    "search": lambda: popoto.BM25Field.search(Thought, "words", "red fox tea", limit=17),
-    "search for what only one shard holds": lambda: popoto.BM25Field.search(Thought, "words", "wombat quokka"),
-    "search for nothing": lambda: [popoto.BM25Field.search(Thought, "words", t) for t in ("", "dodo", None)],
+    "might_exist": lambda: [KNOWN.might_exist(Reflection, w) for w in ("quokka", "wombat", "fox", "dodo")],
+    "might_exist_batch": lambda: KNOWN.might_exist_batch(Reflection, ["quokka", "dodo", "wombat dodo"]),
+    "might_exist_count": lambda: KNOWN.might_exist_count(Reflection, ["quokka", "dodo", "wombat"]),
+    "definitely_missing": lambda: [KNOWN.definitely_missing(Reflection, w) for w in ("dodo", "hen")],
+    "a filter of keys": lambda: [KEYED.might_exist(Reflection, w) for w in ("90", "Reflection", "77", "dé", "a")],
+    "frequency": lambda: [COUNTED.get_frequency(Reflection, w) for w in ("red", "quokka wombat", "wombat", "dodo")],
+    "idf": lambda: popoto.BM25Field.get_idf(Reflection, "words", ["red", "quokka", "dodo", "tea"]),
+    "selective tokens": lambda: popoto.BM25Field.filter_selective_tokens(Reflection, "words", ["red", "wombat"], 2.0),
+    "recount": lambda: popoto.BM25Field.recompute_stats(Reflection, "words"),
+    "search": lambda: popoto.BM25Field.search(Reflection, "words", "red fox tea", limit=17),
+    "search for what only one shard holds": lambda: popoto.BM25Field.search(Reflection, "words", "wombat quokka"),
+    "search for nothing": lambda: [popoto.BM25Field.search(Reflection, "words", t) for t in ("", "dodo", None)],
     # confidence
     "update_confidence": judged,
     "get_confidence": lambda: [popoto.ConfidenceField.get_confidence_data(t, "certainty") for t in everyone()],
-    "get_confidence_filtered": lambda: popoto.ConfidenceField.get_confidence_filtered(Thought, "certainty"),
+    "get_confidence_filtered": lambda: popoto.ConfidenceField.get_confidence_filtered(Reflection, "certainty"),
     "get_confidence_filtered of some": lambda: popoto.ConfidenceField.get_confidence_filtered(
-        Thought, "certainty", "Thought:*:3"
+        Reflection, "certainty", "Reflection:*:3"
     ),
     "get_confidence_filtered in the shard of a partition": lambda: popoto.ConfidenceField.get_confidence_filtered(
-        Thought, "trust", agent_id="c:3"
+        Reflection, "trust", agent_id="c:3"
     ),
     "get_confidence_filtered in a partition of all shards": lambda: popoto.ConfidenceField.get_confidence_filtered(
-        Thought, "by_topic", topic="tea"
+        Reflection, "by_topic", topic="tea"
     ),
     "data hash keys": lambda: [
         TRUST.get_data_hash_key(one("c:3", 1), "trust"),
         TRUST.get_old_data_hash_key(one("c:3", 1), "trust"),
-        TRUST.get_data_hash_key_from_values(Thought, "trust", agent_id="c:3"),
+        TRUST.get_data_hash_key_from_values(Reflection, "trust", agent_id="c:3"),
     ],
     # predictions
     "predictions": predicted,
-    "get_highest_errors": lambda: Ledger.get_highest_errors(Thought, limit=7),
-    "get_highest_errors of all": lambda: Ledger.get_highest_errors(Thought, limit=1000),
-    "error_summary": lambda: Ledger.error_summary(Thought, limit=9),
-    "error_summary by day": lambda: Ledger.error_summary(Thought, group_by="day"),
+    "get_highest_errors": lambda: Ledger.get_highest_errors(Reflection, limit=7),
+    "get_highest_errors of all": lambda: Ledger.get_highest_errors(Reflection, limit=1000),
+    "error_summary": lambda: Ledger.error_summary(Reflection, limit=9),
+    "error_summary by day": lambda: Ledger.error_summary(Reflection, group_by="day"),
     "error_summary by agent": lambda: Ledger.error_summary(
-        Thought, group_by=lambda key, _: "c" if "c{" in key.rpartition("Thought:")[2] else "other"
+        Reflection, group_by=lambda key, _: "c" if "c{" in key.rpartition("Reflection:")[2] else "other"
     ),
     # associations
     "links": linked,
-    "get_linked": lambda: [LINKS.get_linked(Thought, t) for t in everyone()],
-    "propagate from several shards": lambda: LINKS.propagate(Thought, [one("a-1", 0), one("c:3", 1), one("None", 5)]),
+    "get_linked": lambda: [LINKS.get_linked(Reflection, t) for t in everyone()],
+    "propagate from several shards": lambda: LINKS.propagate(
+        Reflection, [one("a-1", 0), one("c:3", 1), one("None", 5)]
+    ),
     # cycles and touches
     "touch": lambda: [one(agent, 6).touch("relevance") for agent in AGENTS],
     "cycles": lambda: [
@@ -264,12 +266,12 @@ ANSWERS: dict[str, Callable[[], Any]] = {
     # reads and outcomes
     "access": read,
     "proposals": surfaced,
-    "get_pending": lambda: (RecallProposal.get_pending(Thought), RecallProposal.get_pending(Thought, "me")),
-    "resolve": lambda: [RecallProposal.resolve(one("dé}", 3), "used"), RecallProposal.get_pending(Thought)],
-    "expire_stale": lambda: RecallProposal.expire_stale(Thought, "me", ttl=9000),
-    "what expired is gone": lambda: RecallProposal.get_pending(Thought, "me"),
+    "get_pending": lambda: (RecallProposal.get_pending(Reflection), RecallProposal.get_pending(Reflection, "me")),
+    "resolve": lambda: [RecallProposal.resolve(one("dé}", 3), "used"), RecallProposal.get_pending(Reflection)],
+    "expire_stale": lambda: RecallProposal.expire_stale(Reflection, "me", ttl=9000),
+    "what expired is gone": lambda: RecallProposal.get_pending(Reflection, "me"),
     "on_context_used": used,
-    "an outcome takes the proposals": lambda: RecallProposal.get_pending(Thought, "me"),
+    "an outcome takes the proposals": lambda: RecallProposal.get_pending(Reflection, "me"),
     # rankings
     "top_by_decay": lambda: scored(query.filter(topic="tea").top_by_decay("relevance", n=11), "_decay_score"),
     "top_by_decay of a cyclic field": lambda: scored(query.top_by_decay("rhythm", n=12), "_decay_score"),
@@ -318,7 +320,7 @@ ANSWERS: dict[str, Callable[[], Any]] = {
     ),
     "fuse": lambda: scored(
         query.fuse(
-            words=popoto.BM25Field.search(Thought, "words", "red fox", limit=9),
+            words=popoto.BM25Field.search(Reflection, "words", "red fox", limit=9),
             fresh=query.top_by_decay("relevance", n=9),
             limit=12,
         ),
@@ -342,19 +344,19 @@ ANSWERS: dict[str, Callable[[], Any]] = {
     "iterate over a range": lambda: paged(3, weight__gt=-1.0),
     "iterate over what Python decides": lambda: paged(3, importance__gte=1.0, topic__endswith="a"),
     "iterate in one shard": lambda: paged(2, "-weight", agent_id="c:3"),
-    "iterate over few": lambda: list(Thought.query.order_by("-weight").limit(8).iterate(chunk_size=3)),
+    "iterate over few": lambda: list(Reflection.query.order_by("-weight").limit(8).iterate(chunk_size=3)),
     "iterate over values": lambda: list(
-        Thought.query.order_by("weight").values("agent_id", "number", "weight").iterate(chunk_size=4)
+        Reflection.query.order_by("weight").values("agent_id", "number", "weight").iterate(chunk_size=4)
     ),
     # and what a user does at last
     "migrate_to_partitioned": migrated,
     "delete": lambda: [one(agent, 1).delete() for agent in AGENTS[:3]],
     "no trace of the deleted": lambda: (
-        RecallProposal.get_pending(Thought),
-        Ledger.get_highest_errors(Thought, limit=1000),
-        LINKS.get_linked(Thought, one("a-1", 0)),
-        popoto.BM25Field.get_idf(Thought, "words", ["red"]),
-        Thought.check_indexes()["total"],
+        RecallProposal.get_pending(Reflection),
+        Ledger.get_highest_errors(Reflection, limit=1000),
+        LINKS.get_linked(Reflection, one("a-1", 0)),
+        popoto.BM25Field.get_idf(Reflection, "words", ["red"]),
+        Reflection.check_indexes()["total"],
     ),
 }
 

@@ -310,6 +310,35 @@ def test_large_indexes_are_read_in_parts(server):
     assert list(BM25Field.recompute_stats(KeptMemory, "words")) == kept and kept[0] == 180
 
 
+@pytest.mark.parametrize("work", [1, 25])
+def test_a_call_ends_where_its_records_have_many_entries_and_the_next_one_goes_on(
+    server, monkeypatch, round_trips, work
+):
+    from popoto.orm import maintenance_rebuild, maintenance_records
+
+    saved(memory, 30)
+    saved(shop, 30)
+    before = dump(server)
+    with round_trips() as few:
+        KeptMemory.check_indexes()
+    for module in (maintenance_records, maintenance_rebuild):
+        monkeypatch.setattr(module, "WORK", work)
+    with round_trips() as many:
+        assert total(KeptMemory) == 0
+    assert many.count >= few.count + 300 / (10 + work), "a record has some ten entries and places"
+    server.delete("KeptMemory:m3", "KeptShop:n3:0", *[f"KeptMemory:m{n}::$occ" for n in range(10, 20)])
+    server.hset("KeptShop:n5:0", "kind", msgpack.packb("coffee"))
+    for model in (KeptMemory, KeptShop):
+        assert total(model) > 0
+        assert model.rebuild_indexes() == 29
+        assert total(model) == 0
+    memory(3).save()
+    shop(3).save()
+    shop(5).save()
+    assert dump(server).keys() == before.keys()
+    assert total(KeptMemory) == total(KeptShop) == 0
+
+
 def test_other_models_are_not_touched(server):
     class KeptShopTwo(Model):
         name = KeyField()

@@ -164,11 +164,11 @@ do
       return places
     end,
     foreign = function(_, key, rk)
-      local refusal = kinds.b.probe(_, key) or wrong_type(key .. ':tf:' .. rk, 'zset')
-      for term in pairs(refusal and {} or counts_of(key, rk)) do
-        refusal = refusal or wrong_type(key .. ':inv:' .. term, 'zset')
-      end
-      return refusal
+      return kinds.b.probe(_, key) or wrong_type(key .. ':tf:' .. rk, 'zset')
+    end,
+    type_of = function(place, base)
+      local what = string.sub(place, #base + 1)
+      return (what == ':n' or what == ':total' or what == ':avgdl') and 'string' or 'zset'
     end,
     holds = function(_, key, rk, place, member)
       local what = string.sub(place, #key + 1)

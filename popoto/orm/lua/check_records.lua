@@ -4,9 +4,10 @@
 -- KEYS[2]  zset    the same, all scores 0
 -- KEYS[3]  zset    records with a TTL -> when they expire, ms
 -- KEYS[4]  -       sentinel of the same hash tag, never written
--- ARGV[1]  bytes   packed request: records (their keys), fields (of the hash, to be read), prefix
+-- ARGV[1]  bytes   packed request: records (their keys), fields (of the hash, to be read), prefix, most (entries and places
+--                  looked at before the call ends; the first record is always done)
 --
--- returns  for each record false when nothing is stored, its type when it is no hash, else
+-- returns  for each record that was done, in order, false when nothing is stored, its type when it is no hash, else
 --          {values, occupancy, in class set, in order, expiry, lies, lasting, foreign}
 --            values     of the fields, as stored
 --            occupancy  packed list of entries; false = none, or none that can be read
@@ -32,6 +33,7 @@ end
 
 local out = {}
 for i, rk in ipairs(request.records) do
+  if looked_at >= request.most then break end
   local held = redis.call('TYPE', rk).ok
   if held == 'none' then out[i] = false
   elseif held ~= 'hash' then out[i] = held

@@ -71,12 +71,15 @@ local function implied()
   end
 
   -- The texts of a field under which the record is listed, but for one. A record that has its hash is not searched for
-  -- among more than `most`: what it occupies then counts as unknown.
+  -- among more than `most`, nor are all records of one call among more than ten times as many: what it occupies then
+  -- counts as unknown.
+  local searched = 0
   local function listed_texts(base, rk, but, most)
     local found, list = {}, base .. '::values'
     local size = redis.pcall('ZCARD', list)
     if type(size) ~= 'number' then return found end
-    if most and size > most then
+    if most then searched = searched + size end
+    if most and (size > most or searched > 10 * most) then
       error({err = 'UNINDEXED what ' .. rk .. ' occupies is unknown: a value was not changed by the model; nothing was ' ..
         'written. Run rebuild_indexes().'})
     end

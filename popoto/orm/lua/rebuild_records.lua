@@ -9,8 +9,10 @@
 --                    records  list of {key, values of these fields as they were read, entries, payloads, shape}; see
 --                             commit (shape false: none)
 --                    prefix   what a record's key begins with
+--                    most     entries, places and parts of payloads looked at before the call ends; the first record is
+--                             always done
 --
--- returns  for each record 'done'; 'gone'; 'changed' when a field is not what was read (nothing is written for it); or
+-- returns  for each record that was done, in order, 'done'; 'gone'; 'changed' when a field is not what was read (nothing is written for it); or
 --          a list of sentences: all was done but the entries that they tell of
 -- errors   WRONGTYPE: one of the model's own keys holds something else; nothing was written
 -- cost     O(records * entries * log n)
@@ -52,6 +54,7 @@ local function rebuild(rk, entries, payloads, shape)
     wanted[e[1]] = true
     local old, key, payload, lie, foreign = old_of[e[1]], entry_key(e), payloads[i], false, nil
     if payload == false then payload = nil end
+    looked_at = looked_at + (type(payload) == 'table' and 4 * #payload or 1) -- a part of a payload is some writes
     if old then lie, foreign = entry_lies(old, rk) end
     local sentence = foreign
     if not sentence then
@@ -97,6 +100,7 @@ end
 local out = {}
 for i, record in ipairs(request.records) do
   local rk = record[1]
+  if looked_at >= request.most then break end
   if redis.call('TYPE', rk).ok ~= 'hash' then out[i] = 'gone'
   elseif not is_as_read(rk, record[2]) then out[i] = 'changed'
   else out[i] = rebuild(rk, record[3], record[4], record[5]) end
