@@ -71,7 +71,7 @@ local function implied()
   end
 
   -- The texts of a field under which the record is listed, but for one. A record that has its hash is not searched for
-  -- among more than `most`, nor are all records of one call among more than ten times as many: what it occupies then
+  -- among more than `most`, nor are all records of one call among more than five times as many: what it occupies then
   -- counts as unknown.
   local searched = 0
   local function listed_texts(base, rk, but, most)
@@ -79,7 +79,7 @@ local function implied()
     local size = redis.pcall('ZCARD', list)
     if type(size) ~= 'number' then return found end
     if most then searched = searched + size end
-    if most and (size > most or searched > 10 * most) then
+    if most and (size > most or searched > 5 * most) then
       error({err = 'UNINDEXED what ' .. rk .. ' occupies is unknown: a value was not changed by the model; nothing was ' ..
         'written. Run rebuild_indexes().'})
     end
