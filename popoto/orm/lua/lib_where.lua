@@ -253,14 +253,18 @@ local function text_between(raw, c)
   return (low > 0 or (low == 0 and not c[5])) and (high < 0 or (high == 0 and not c[7]))
 end
 
-function test_of.value(c, members)
-  local between = c[3] == 'number' and number_between or text_between
+-- Test the stored bytes of a field; what `c` says in its place 8 holds for a record without the field.
+local function tested_bytes(c, members, between)
   local out = {}
   for i = 1, #members do
     local raw = stored_bytes(members[i], c[2])
     if raw then out[i] = between(raw, c) else out[i] = c[8] end
   end
   return out
+end
+
+function test_of.value(c, members)
+  return tested_bytes(c, members, c[3] == 'number' and number_between or text_between)
 end
 
 function test_of.keys(c, members)

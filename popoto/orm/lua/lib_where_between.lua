@@ -120,11 +120,4 @@ local function lies_between(raw, c)
   return true
 end
 
-function test_of.between(c, members)
-  local out = {}
-  for i = 1, #members do
-    local raw = stored_bytes(members[i], c[2])
-    if raw then out[i] = lies_between(raw, c) else out[i] = c[8] end
-  end
-  return out
-end
+function test_of.between(c, members) return tested_bytes(c, members, lies_between) end
